@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a device is, and what it can see. A device is one file: a struct device_ops, and one line in
+ * registry.c. It sees memory, the loop, interrupts and a few ways to tell the machine something,
+ * never the VM itself.
+ *
+ * Threads: read and write are called by vCPU threads, several at once; a device locks for itself.
+ * save and restore are called while every vCPU is stopped and no loop callback runs. Guest input is
+ * never trusted: any width (1, 2, 4, 8), any offset inside the window, any value.
+ */
+#ifndef RAMET_DEVICES_DEVICE_H
+#define RAMET_DEVICES_DEVICE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/record.h"
+#include "io/chardev.h"
+#include "io/loop.h"
+#include "mem/guest_mem.h"
+
+enum device_event {
+        DEVICE_POWEROFF,  /* the guest turned itself off */
+        DEVICE_REBOOT,    /* the guest asked for a reset */
+        DEVICE_EXIT,      /* the guest ended the run with a status: the argument */
+        DEVICE_FORK_RING, /* the fork doorbell was rung */
+};
+
+/* What a device may use; owned by the machine, outlives every device. */
+struct device_env {
+        const struct guest_mem *mem;
+        struct loop *loop;
+        struct chardev *console; /* never NULL */
+        /* Set an interrupt line. Edge-triggered users raise and lower. Any thread. */
+        void (*irq)(void *machine, unsigned gsi, bool level);
+        /* Tell the machine. From read and write: the vCPU that made the access does not run on
+         * before the machine has dealt with it. */
+        void (*notify)(void *machine, enum device_event event, uint64_t arg);
+        void *machine;
+};
+
+/* What the user chose, as far as devices care. */
+struct device_params {
+        uint16_t debug_exit_port; /* 0: none */
+};
+
+enum device_space {
+        DEVICE_PIO,
+        DEVICE_MMIO,
+};
+
+struct device_window {
+        enum device_space space;
+        uint64_t base;
+        uint64_t len;
+};
+
+#define DEVICE_WINDOWS 4
+
+struct device_ops {
+        const char *name;
+        uint32_t record_kind;    /* its saved state (base/record.h) */
+        uint32_t record_version; /* what save writes */
+        uint32_t record_length;  /* bytes, fixed for the version */
+
+        /* Make one, or leave *dev NULL (and return 0) when the parameters do not ask for it.
+         * Fills the windows it answers in, and their number. 0 or -errno with err set. */
+        int (*create)(const struct device_env *env, const struct device_params *params, void **dev,
+                      struct device_window windows[DEVICE_WINDOWS], unsigned *nwindows,
+                      struct err *err);
+        void (*destroy)(void *dev);
+
+        /* An access of @len bytes at @offset in window number @window. @data holds or takes
+         * little-endian bytes; read fills all of them. */
+        void (*read)(void *dev, unsigned window, uint64_t offset, uint8_t *data, unsigned len);
+        void (*write)(void *dev, unsigned window, uint64_t offset, const uint8_t *data,
+                      unsigned len);
+
+        /* Fill / take record_length bytes. restore checks what it is given: -EINVAL with err. */
+        void (*save)(void *dev, void *record);
+        int (*restore)(void *dev, const void *record, uint32_t version, struct err *err);
+
+        /* System calls that it makes while the guest runs, by name, NULL-terminated, or NULL. */
+        const char *const *syscalls;
+};
+
+/* Every device there is, in the order in which they are created; NULL-terminated. */
+extern const struct device_ops *const device_registry[];
+
+/* Little-endian values of 1 to 8 bytes, for read and write. */
+uint64_t device_get(const uint8_t *data, unsigned len);
+void device_put(uint8_t *data, unsigned len, uint64_t value);
+
+/* The doorbell and the generation id have a machine's side, too. */
+extern const struct device_ops doorbell_ops;
+extern const struct device_ops vmgenid_ops;
+
+/* What RESULT and COUNT read from now on. While the vCPUs are stopped. */
+void doorbell_set_result(void *doorbell, uint32_t result, uint32_t count);
+/* Called (vCPU thread) at the first read of RESULT after doorbell_set_result(); NULL: nobody. */
+void doorbell_on_result_read(void *doorbell, void (*fn)(void *data), void *data);
+/* A new random generation id in guest memory, and the interrupt that tells the guest. While the
+ * vCPUs are stopped and after interrupt controllers have been restored. 0 or -errno. */
+int vmgenid_renew(void *vmgenid);
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A character backend between a guest's serial port and two descriptors. Output goes into a bounded
+ * buffer, which the loop thread writes out as the descriptor takes it; a full buffer is the device's
+ * to show to its guest (a UART leaves its transmitter-empty bit clear), never a reason to block a
+ * vCPU. Input is read only as fast as the device takes it.
+ *
+ * Not part of saved state: bytes that wait here belong to the process that took them from its guest,
+ * so that a clone never prints its parent's output again.
+ *
+ * Locking: chardev_write, chardev_space and chardev_input_ready may be called by any thread; the rest
+ * by the loop's thread. The callbacks are called without the chardev's lock held.
+ */
+#ifndef RAMET_IO_CHARDEV_H
+#define RAMET_IO_CHARDEV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "io/loop.h"
+
+struct chardev;
+
+struct chardev_ops {
+        /* Room in the device for input, in bytes: how much of the next input it would take. */
+        size_t (*input_room)(void *dev);
+        /* Input, never more than input_room() said. Loop thread. */
+        void (*input)(void *dev, const void *data, size_t len);
+        /* The output buffer went from full to having room. Loop thread. */
+        void (*output_ready)(void *dev);
+};
+
+/* @in_fd, @out_fd: owned by the chardev from now on, -1 for none (output is then discarded). Both
+ * are made non-blocking only by the caller's choice; a regular file is fine as @out_fd. */
+int chardev_create(struct loop *loop, int in_fd, int out_fd, struct chardev **cd);
+/* Writes out what it can without blocking for longer than @linger_ms in all, then closes. */
+void chardev_destroy(struct chardev *cd, unsigned linger_ms);
+
+/* Attach the device. NULL ops detaches. */
+void chardev_attach(struct chardev *cd, const struct chardev_ops *ops, void *dev);
+
+/* Take up to @len bytes of output; returns how many were taken. Never blocks. */
+size_t chardev_write(struct chardev *cd, const void *data, size_t len);
+size_t chardev_space(struct chardev *cd);
+/* The device has room for input again: look at the descriptor once more. */
+void chardev_input_ready(struct chardev *cd);
+
+/* Call @fn, in the thread that wrote the last byte of it and once only, when the output contains
+ * @text (a substring of the stream; at most 255 bytes). NULL or "" disarms. The bytes up to the
+ * match have then been taken. 0 or -EINVAL. */
+int chardev_watch_output(struct chardev *cd, const char *text, void (*fn)(void *data), void *data);
+
+/* True when every byte of output has been handed to the descriptor. Any thread. */
+bool chardev_drained(struct chardev *cd);
+
+#endif

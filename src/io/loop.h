@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The event loop: one thread waits for descriptors, timers and wake-ups through io_uring (through
+ * epoll where io_uring is forbidden; loop_backend() says which).
+ *
+ * A loop belongs to the thread that runs it: all calls are made there, but for loop_wake() and
+ * loop_stop(), which any thread may make at any time. A callback may remove any watch, its own too.
+ */
+#ifndef RAMET_IO_LOOP_H
+#define RAMET_IO_LOOP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct loop;
+struct loop_watch; /* a descriptor or a timer under watch; owned by the loop until removed */
+
+/* @events: POLLIN, POLLOUT, POLLHUP, POLLERR bits as poll(2) reports them. */
+typedef void loop_fd_fn(void *data, int fd, unsigned events);
+typedef void loop_timer_fn(void *data);
+
+/* 0 or -errno. @allow_uring false: epoll at once. */
+int loop_create(bool allow_uring, struct loop **loop);
+void loop_destroy(struct loop *loop); /* removes all watches; closes none of their descriptors */
+const char *loop_backend(const struct loop *loop); /* "io_uring" or "epoll" */
+
+/* Watch @fd (borrowed) for @events, level-triggered, until removed. 0 or -errno. */
+int loop_add_fd(struct loop *loop, int fd, unsigned events, loop_fd_fn *fn, void *data,
+                struct loop_watch **watch);
+/* Change what is waited for; 0 means only hang-up and error. */
+int loop_modify_fd(struct loop_watch *watch, unsigned events);
+/* Call @fn once after @delay_ns; the watch stays until removed and can be re-armed. */
+int loop_add_timer(struct loop *loop, uint64_t delay_ns, loop_timer_fn *fn, void *data,
+                   struct loop_watch **watch);
+int loop_rearm_timer(struct loop_watch *watch, uint64_t delay_ns);
+void loop_remove(struct loop_watch *watch); /* NULL is fine */
+
+/* Set the function that loop_wake() makes the loop call, in the loop's thread. */
+void loop_set_wake(struct loop *loop, loop_timer_fn *fn, void *data);
+void loop_wake(struct loop *loop); /* any thread; calls may be merged into one */
+void loop_stop(struct loop *loop); /* any thread; loop_run() returns soon */
+
+/* Serve events until loop_stop(). 0 or -errno. Can be called again afterwards. */
+int loop_run(struct loop *loop);
+/* Serve what is there, waiting at most @timeout_ns (UINT64_MAX: no limit) for the first. 0 or -errno. */
+int loop_step(struct loop *loop, uint64_t timeout_ns);
+
+#endif

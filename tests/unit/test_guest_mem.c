@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The checked accessor: bounds, overflow, and that a refused access moves no byte. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "mem/guest_mem.h"
+
+static uint8_t low[8192], high[4096];
+
+static struct guest_mem two_regions(void)
+{
+        memset(low, 0x11, sizeof low);
+        memset(high, 0x22, sizeof high);
+        return (struct guest_mem){
+                .nregions = 2,
+                .regions = {{.gpa = 0x1000, .size = sizeof low, .hva = low},
+                            {.gpa = 0x100000000, .size = sizeof high, .hva = high}},
+        };
+}
+
+static void inside_is_allowed(void **state)
+{
+        struct guest_mem m = two_regions();
+        uint8_t b[16];
+
+        assert_int_equal(guest_mem_read(&m, 0x1000, b, 16), 0);
+        assert_int_equal(b[15], 0x11);
+        assert_int_equal(guest_mem_write(&m, 0x3000 - 16, "0123456789abcdef", 16), 0);
+        assert_memory_equal(low + sizeof low - 16, "0123456789abcdef", 16);
+        assert_int_equal(guest_mem_set(&m, 0x100000ff0, 7, 16), 0);
+        assert_int_equal(high[4095], 7);
+}
+
+static void outside_is_refused_whole(void **state)
+{
+        struct guest_mem m = two_regions();
+        uint8_t b[16] = {9};
+
+        assert_int_equal(guest_mem_read(&m, 0xfff, b, 1), -EFAULT);
+        assert_int_equal(guest_mem_read(&m, 0x3000 - 15, b, 16), -EFAULT);
+        assert_int_equal(b[0], 9);
+        assert_int_equal(guest_mem_write(&m, 0x3000 - 15, b, 16), -EFAULT);
+        assert_int_equal(low[sizeof low - 15], 0x11);
+        assert_int_equal(guest_mem_write(&m, 0x3000, b, 1), -EFAULT);
+}
+
+static void lengths_that_wrap_are_refused(void **state)
+{
+        struct guest_mem m = two_regions();
+
+        assert_false(guest_mem_contains(&m, 0x2000, UINT64_MAX));
+        assert_false(guest_mem_contains(&m, UINT64_MAX, 2));
+        assert_false(guest_mem_contains(&m, 0x1000, UINT64_MAX - 0xfff));
+        assert_true(guest_mem_contains(&m, 0x3000, 0));
+        assert_int_equal(guest_mem_low_end(&m), 0x3000);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(inside_is_allowed),
+                cmocka_unit_test(outside_is_refused_whole),
+                cmocka_unit_test(lengths_that_wrap_are_refused),
+        };
+
+        return cmocka_run_group_tests_name("guest_mem", tests, NULL, NULL);
+}
