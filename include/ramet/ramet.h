@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libramet: virtual machines that fork. This header has what both ways of use share: options of a
+ * machine, errors, exit reasons. <ramet/process.h> runs each machine in a process of its own, as the
+ * ramet command does.
+ *
+ * Conventions: functions return 0 or -errno, or a positive condition where said; after a failure
+ * ramet_last_error() has one line in words. Option structs begin with their own size, so that they
+ * can grow; zero them, set .size, set what you need. Nothing here exits, changes signal handlers or
+ * uses global state.
+ */
+#ifndef RAMET_RAMET_H
+#define RAMET_RAMET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RAMET_API __attribute__((visibility("default")))
+
+#define RAMET_VCPUS_MAX  64u
+#define RAMET_MEMORY_MIN (1ull << 20)
+#define RAMET_MEMORY_MAX (1ull << 40)
+#define RAMET_CLONES_MAX 10000u
+#define RAMET_NAME_MAX   63 /* bytes of a name, without the NUL; clones' paths may be longer */
+
+struct ramet_ctx; /* error text and library settings; one thread at a time */
+
+/* 0 or -ENOMEM. */
+RAMET_API int ramet_ctx_create(struct ramet_ctx **ctx);
+RAMET_API void ramet_ctx_destroy(struct ramet_ctx *ctx);
+
+/* The last failure of a call made with @ctx, one line without a newline, "" if there was none. Valid
+ * until the next call. */
+RAMET_API const char *ramet_last_error(const struct ramet_ctx *ctx);
+/* True when that failure lies in what the caller gave, false when the host refused something. */
+RAMET_API bool ramet_last_error_is_input(const struct ramet_ctx *ctx);
+
+/* "0.1.0" */
+RAMET_API const char *ramet_version(void);
+
+enum ramet_seccomp {
+        RAMET_SECCOMP_ON = 0, /* a forbidden system call kills the machine's process */
+        RAMET_SECCOMP_LOG,    /* it is let through and logged by the kernel's audit */
+        RAMET_SECCOMP_OFF,
+};
+
+enum ramet_hugepages {
+        RAMET_HUGEPAGES_AUTO = 0, /* guest memory up to 1 GiB goes on huge pages if the host can */
+        RAMET_HUGEPAGES_ON,
+        RAMET_HUGEPAGES_OFF,
+};
+
+struct ramet_vm_options {
+        size_t size; /* sizeof this struct */
+
+        int kernel_fd;           /* readable; borrowed for the call */
+        const char *kernel_name; /* for messages, and the first word of a multiboot command line */
+        int initramfs_fd;        /* -1: none; borrowed for the call */
+        const char *initramfs_name;
+        const char *cmdline; /* NULL: "" */
+
+        uint64_t memory_bytes; /* a multiple of 4 KiB, RAMET_MEMORY_MIN to RAMET_MEMORY_MAX */
+        unsigned vcpus;        /* 1 to RAMET_VCPUS_MAX */
+
+        bool flat;             /* the kernel is a flat binary ... */
+        uint64_t flat_address; /* ... for this guest-physical address ... */
+        unsigned flat_bits;    /* ... entered in this mode: 16, 32 or 64 */
+
+        uint16_t debug_exit_port; /* 0: no isa-debug-exit device */
+
+        int console_in_fd;  /* -1: none; borrowed for the call */
+        int console_out_fd; /* -1: discarded; borrowed for the call */
+
+        unsigned fork_count;           /* arms one fork into this many clones; 0: none */
+        bool fork_at_doorbell;         /* it happens when the guest rings, ... */
+        const char *fork_at_console;   /* ... or its console has printed this; NULL: not so */
+
+        enum ramet_seccomp seccomp;
+        enum ramet_hugepages hugepages;
+};
+
+/* How a machine ended. */
+enum ramet_exit {
+        RAMET_EXIT_POWEROFF = 1, /* the guest powered off */
+        RAMET_EXIT_REBOOT,       /* the guest asked for a reset; the run ends there */
+        RAMET_EXIT_DEBUG,        /* isa-debug-exit; status is (value << 1) | 1 */
+        RAMET_EXIT_CRASH,        /* triple fault, or an exit that cannot be handled: text says which */
+        RAMET_EXIT_HOST,         /* KVM or the host failed: text */
+        RAMET_EXIT_INPUT,        /* the kernel or another input cannot be used: text */
+        RAMET_EXIT_KILLED,       /* the process ended without a word: status is the signal, or 0 */
+};
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

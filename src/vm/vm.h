@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A machine: memory, vCPUs, devices, and its life from creation to the last exit.
+ *
+ *      vm_create + vm_boot ---.
+ *                             +--> vm_start (threads, parked) --> vm_run --> events ... --> vm_destroy
+ *      vm_spawn(template) ----'                                    |  ^
+ *                                              vm_freeze, vm_pause +--+
+ *
+ * One thread, the one that runs the loop given at creation, owns the machine: it makes all the calls
+ * below and gets all its events, through the loop. vCPU threads only raise events.
+ */
+#ifndef RAMET_VM_VM_H
+#define RAMET_VM_VM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <ramet/ramet.h>
+
+#include "base/err.h"
+#include "boot/boot.h"
+#include "io/loop.h"
+#include "vm/template.h"
+
+struct vm;
+
+enum vm_event {
+        VM_EVENT_FORK_DOORBELL = 1, /* the guest rang; that vCPU waits for vm_fork_done() */
+        VM_EVENT_FORK_CONSOLE,      /* the awaited text was printed; that vCPU waits, too */
+        VM_EVENT_FIRST_EXIT,        /* a clone's first exit of its own; args: see struct */
+        VM_EVENT_EXIT,              /* the machine ended: vm_exit_info(). Comes once */
+};
+
+enum vm_first_exit {
+        VM_FIRST_EXIT_DOORBELL, /* the read of RESULT after a doorbell fork */
+        VM_FIRST_EXIT_ANY,
+        VM_FIRST_EXIT_KICK,
+};
+
+struct vm_event_args {
+        uint64_t t_ns;              /* CLOCK_MONOTONIC, when it happened */
+        enum vm_first_exit how;     /* FIRST_EXIT */
+};
+
+typedef void vm_event_fn(void *data, enum vm_event event, const struct vm_event_args *args);
+
+/* What the machine is; saved as RECORD_VM (version 1, little-endian, no padding). */
+struct vm_shape {
+        uint64_t memory_bytes;
+        uint32_t vcpus;
+        uint32_t debug_exit_port; /* 0: none */
+};
+
+struct vm_options {
+        struct vm_shape shape; /* vm_create; vm_spawn takes the template's */
+        struct loop *loop;     /* borrowed; its wake function is the machine's from now on */
+        int console_in_fd;     /* owned by the machine from now on, -1: none */
+        int console_out_fd;
+        int kick_signal;       /* its handler is installed by vm_kick_init() */
+        enum ramet_hugepages hugepages;
+        vm_event_fn *event;    /* loop thread */
+        void *event_data;
+};
+
+/* Install the handler of the signal that kicks vCPUs. Once per process, before any machine. 0 or -errno. */
+int vm_kick_init(int signal);
+
+/* A new machine with empty memory; its console descriptors are the machine's even on failure.
+ * 0 or -errno with err set. */
+int vm_create(const struct vm_options *options, struct vm **vm, struct err *err);
+/* Load a kernel, and set the boot processor to enter it. Once, before vm_start. */
+int vm_boot(struct vm *vm, const struct boot_source *source, struct err *err);
+
+/* A machine in the state of @tmpl (which is kept by reference), as clone @index of @count.
+ * @fork_point_ns: when the fork happened, for FIRST_EXIT. */
+int vm_spawn(struct template *tmpl, const struct vm_options *options, uint32_t index,
+             uint32_t count, struct vm **vm, struct err *err);
+
+/* Create the vCPU threads; they wait. Afterwards the process can be confined. */
+int vm_start(struct vm *vm, struct err *err);
+/* Let the vCPUs go, for the first time or after vm_pause(). */
+void vm_run(struct vm *vm);
+/* Stop all vCPUs; returns when none can touch guest memory. Idempotent. */
+void vm_pause(struct vm *vm);
+
+/* Arm one fork: the next ring of the doorbell (or the console text, if not NULL) raises an event and
+ * holds that vCPU. Unarmed, a ring answers NOT_ARMED by itself. 0 or -EINVAL (text too long). */
+int vm_arm_fork(struct vm *vm, bool doorbell, const char *console_text);
+
+struct vm_freeze_stats {
+        uint64_t fork_point_ns; /* CLOCK_MONOTONIC when the vCPUs were asked to stop */
+        uint64_t stop_ns, pause_ns, freeze_ns, publish_ns;
+        uint64_t copied_bytes;
+        uint64_t generation;
+};
+
+/* Freeze: stop, save, seal, go on. The machine runs on afterwards unless it was paused before; a
+ * vCPU that is held by a fork event stays held. On failure (EBUSY: something still has a writable
+ * mapping of its memory) there is no template and the machine is as before.
+ * @cause_ns: 0, or when the fork event happened: becomes the template's fork point. @by_doorbell:
+ * what the clones' FIRST_EXIT means. */
+int vm_freeze(struct vm *vm, uint64_t cause_ns, bool by_doorbell, struct template **tmpl,
+              struct vm_freeze_stats *stats, struct err *err);
+
+/* The fork that the event asked for is over: RESULT and COUNT read this from now on (0 in the
+ * parent, or RAMET_DOORBELL_FAILED), and the held vCPU goes on. */
+void vm_fork_done(struct vm *vm, uint32_t result, uint32_t count);
+
+struct vm_exit_info {
+        enum ramet_exit reason;
+        int status;
+        char text[256]; /* CRASH and HOST: what happened, one line */
+};
+void vm_exit_info(struct vm *vm, struct vm_exit_info *info);
+
+/* Guest memory: @shared bytes come from template layers, @private are the machine's own. */
+int vm_memory_usage(struct vm *vm, uint64_t *shared_bytes, uint64_t *private_bytes);
+uint64_t vm_assists(struct vm *vm); /* instructions done for KVM's emulator */
+struct guest_mem *vm_memory(struct vm *vm); /* to be used while the vCPUs are paused */
+
+/* Ends and joins the vCPU threads, gives the console up to @linger_ms to drain, frees everything. */
+void vm_destroy(struct vm *vm, unsigned linger_ms);
+
+#endif
