@@ -82,7 +82,8 @@ void record_writer_init(struct record_writer *w);
 void record_writer_fini(struct record_writer *w);
 void record_add(struct record_writer *w, uint32_t kind, uint32_t instance, uint32_t version,
                 const void *data, size_t length);
-/* Close the sequence and put it into a new memfd, sealed against every change. 0 or -errno. */
+/* Close the sequence and put it into a new memfd, sealed against every change. The writer is empty
+ * afterwards, whatever happened. 0 or -errno. */
 int record_finish(struct record_writer *w, int *fd, struct err *err);
 
 /* Reading. The bytes are copied first and then checked, so nobody can change them afterwards. */
@@ -90,11 +91,13 @@ int record_finish(struct record_writer *w, int *fd, struct err *err);
 struct record_reader {
         uint8_t *buf;
         size_t len;
-        struct record *records;
+        struct record *records; /* by kind and instance */
         size_t nrecords;
+        const struct record_rule *rules; /* borrowed; names the records in messages */
 };
 
-/* Check @len bytes at @data against @rules and index them. 0, -EINVAL (err names the record), -ENOMEM. */
+/* Check @len bytes at @data against @rules (which must outlive the reader) and index them. 0, -EINVAL
+ * (err names the record) or -ENOMEM; the reader is empty after a failure. */
 int record_reader_init(struct record_reader *r, const void *data, size_t len,
                        const struct record_rule *rules, struct err *err);
 /* The same for the contents of @fd (a memfd or file; its offset is not used). */
