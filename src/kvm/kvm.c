@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Wrappers of KVM's ioctls: see kvm.h. Nothing here keeps state beyond the descriptors; each failure
+ * names the ioctl and, where a user can do something about it, what. Source for all of it: the
+ * kernel's Documentation/virt/kvm/api.rst, whose section numbers stand at the calls.
+ */
+#include "kvm/kvm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+int kvm_ioctl(int fd, unsigned long request, void *arg)
+{
+        int r;
+
+        do {
+                r = ioctl(fd, request, arg);
+        } while (r < 0 && errno == EINTR);
+        return r < 0 ? -errno : r;
+}
+
+static int has(int fd, long cap)
+{
+        int r = ioctl(fd, KVM_CHECK_EXTENSION, cap);
+
+        return r > 0 ? r : 0;
+}
+
+static int open_dev_kvm(struct err *err)
+{
+        int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+        if (fd >= 0)
+                return fd;
+        switch (errno) {
+        case ENOENT:
+                return err_host(err, ENOENT,
+                                "/dev/kvm: no such file: this host offers no KVM "
+                                "(load kvm_intel or kvm_amd, or enable nested virtualization)");
+        case EACCES:
+        case EPERM:
+                return err_host(err, errno,
+                                "/dev/kvm: permission denied: add yourself to the kvm group");
+        default:
+                return err_host(err, errno, "/dev/kvm: %s", strerror(errno));
+        }
+}
+
+/* What no machine of ours can do without. */
+static const struct {
+        long cap;
+        const char *name;
+} required[] = {
+        {KVM_CAP_USER_MEMORY, "USER_MEMORY"},
+        {KVM_CAP_IRQCHIP, "IRQCHIP"},
+        {KVM_CAP_IMMEDIATE_EXIT, "IMMEDIATE_EXIT"},
+        {KVM_CAP_MP_STATE, "MP_STATE"},
+        {KVM_CAP_VCPU_EVENTS, "VCPU_EVENTS"},
+        {KVM_CAP_EXT_CPUID, "EXT_CPUID"},
+        {KVM_CAP_XSAVE, "XSAVE"},
+};
+
+int kvm_host_open(struct kvm_host *host, struct err *err)
+{
+        int fd = open_dev_kvm(err);
+        int r;
+
+        if (fd < 0)
+                return fd;
+        r = ioctl(fd, KVM_GET_API_VERSION, 0);
+        if (r != KVM_API_VERSION) {
+                close(fd);
+                return err_host(err, ENOSYS, "/dev/kvm: API version %d, expected %d", r,
+                                KVM_API_VERSION);
+        }
+        for (size_t i = 0; i < sizeof required / sizeof required[0]; i++) {
+                if (has(fd, required[i].cap))
+                        continue;
+                close(fd);
+                return err_host(err, ENOSYS, "this host's KVM has no %s, which Ramet needs",
+                                required[i].name);
+        }
+        r = ioctl(fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+        if (r < (int)sizeof(struct kvm_run)) {
+                close(fd);
+                return err_host(err, EIO, "KVM_GET_VCPU_MMAP_SIZE: %d is too small", r);
+        }
+        *host = (struct kvm_host){
+                .fd = fd,
+                .vcpu_map_bytes = (size_t)r,
+                .max_vcpus = (unsigned)has(fd, KVM_CAP_MAX_VCPUS),
+#ifdef KVM_CAP_SREGS2
+                .sregs2 = has(fd, KVM_CAP_SREGS2),
+#endif
+                .xsave2 = has(fd, KVM_CAP_XSAVE2),
+                .xcrs = has(fd, KVM_CAP_XCRS),
+                .debugregs = has(fd, KVM_CAP_DEBUGREGS),
+                .adjust_clock = has(fd, KVM_CAP_ADJUST_CLOCK),
+                .emulation_exit = has(fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE),
+                .pit2 = has(fd, KVM_CAP_PIT2) && has(fd, KVM_CAP_PIT_STATE2),
+        };
+        return 0;
+}
+
+void kvm_host_close(struct kvm_host *host)
+{
+        if (host->fd > 0)
+                close(host->fd);
+        host->fd = -1;
+}
+
+void kvm_host_missing(const struct kvm_host *host, char *text, size_t size)
+{
+        const struct {
+                bool there;
+                const char *name;
+        } features[] = {
+                {host->sregs2, "SREGS2"},       {host->xsave2, "XSAVE2"},
+                {host->xcrs, "XCRS"},           {host->debugregs, "DEBUGREGS"},
+                {host->adjust_clock, "CLOCK"},  {host->emulation_exit, "EXIT_ON_EMULATION_FAILURE"},
+                {host->pit2, "PIT2"},
+        };
+        size_t n = 0;
+
+        text[0] = '\0';
+        for (size_t i = 0; i < sizeof features / sizeof features[0]; i++) {
+                if (features[i].there || n >= size)
+                        continue;
+                n += (size_t)snprintf(text + n, size - n, "%s%s", n ? ", " : "", features[i].name);
+        }
+}
+
+int kvm_vm_open(const struct kvm_host *host, struct kvm_vm *vm, struct err *err)
+{
+        int fd = kvm_ioctl(host->fd, KVM_CREATE_VM, NULL);
+        int r;
+
+        if (fd < 0)
+                return err_host(err, -fd, "KVM_CREATE_VM: %s", strerror(-fd));
+        *vm = (struct kvm_vm){.fd = fd, .xsave_bytes = sizeof(struct kvm_xsave)};
+        if (host->xsave2) {
+                r = has(fd, KVM_CAP_XSAVE2);
+                if (r > (int)vm->xsave_bytes)
+                        vm->xsave_bytes = (size_t)r;
+        }
+        if (host->emulation_exit) {
+                struct kvm_enable_cap cap = {.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE,
+                                             .args = {1}};
+
+                kvm_ioctl(fd, KVM_ENABLE_CAP, &cap);
+        }
+        kvm_x86_vm_init(vm);
+        return 0;
+}
+
+void kvm_vm_close(struct kvm_vm *vm)
+{
+        if (vm->fd > 0)
+                close(vm->fd);
+        vm->fd = -1;
+}
+
+int kvm_vm_set_slot(const struct kvm_vm *vm, unsigned slot, uint64_t gpa, uint64_t size, void *hva,
+                    uint32_t flags, struct err *err)
+{
+        struct kvm_userspace_memory_region region = {
+                .slot = slot,
+                .flags = flags,
+                .guest_phys_addr = gpa,
+                .memory_size = size,
+                .userspace_addr = (uintptr_t)hva,
+        };
+        int r = kvm_ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+
+        if (r < 0)
+                return err_host(err, -r, "KVM_SET_USER_MEMORY_REGION: slot %u, %llu bytes: %s",
+                                slot, (unsigned long long)size, strerror(-r));
+        return 0;
+}
+
+int kvm_vcpu_open(const struct kvm_host *host, const struct kvm_vm *vm, unsigned id,
+                  struct kvm_vcpu *vcpu, struct err *err)
+{
+        int fd = kvm_ioctl(vm->fd, KVM_CREATE_VCPU, (void *)(uintptr_t)id);
+        void *run;
+
+        if (fd < 0)
+                return err_host(err, -fd, "KVM_CREATE_VCPU: vCPU %u: %s", id, strerror(-fd));
+        run = mmap(NULL, host->vcpu_map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (run == MAP_FAILED) {
+                int e = errno;
+
+                close(fd);
+                return err_host(err, e, "mapping vCPU %u: %s", id, strerror(e));
+        }
+        *vcpu = (struct kvm_vcpu){
+                .fd = fd, .id = id, .run = run, .map_bytes = host->vcpu_map_bytes};
+        return 0;
+}
+
+void kvm_vcpu_close(struct kvm_vcpu *vcpu)
+{
+        if (vcpu->run)
+                munmap(vcpu->run, vcpu->map_bytes);
+        if (vcpu->fd > 0)
+                close(vcpu->fd);
+        *vcpu = (struct kvm_vcpu){.fd = -1};
+}

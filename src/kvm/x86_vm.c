@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What an x86 machine has besides memory and vCPUs: the interrupt controllers and the PIT, which live
+ * in the kernel, and the processor description. The kernel's api.rst, 4.24-4.26, 4.37, 4.41, 4.71.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "kvm/kvm.h"
+
+void kvm_x86_vm_init(const struct kvm_vm *vm)
+{
+        /* VT-x without unrestricted guest keeps a TSS and a page table inside the guest's address
+         * space. Elsewhere the call has no effect, so that its failure means nothing. */
+        kvm_ioctl(vm->fd, KVM_SET_TSS_ADDR, (void *)(uintptr_t)KVM_X86_TSS_ADDR);
+}
+
+int kvm_vm_create_irqchip(const struct kvm_host *host, struct kvm_vm *vm, struct err *err)
+{
+        struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
+        int r = kvm_ioctl(vm->fd, KVM_CREATE_IRQCHIP, NULL);
+
+        if (r < 0)
+                return err_host(err, -r, "KVM_CREATE_IRQCHIP: %s", strerror(-r));
+        vm->irqchip = true;
+        if (!host->pit2)
+                return 0;
+        r = kvm_ioctl(vm->fd, KVM_CREATE_PIT2, &pit);
+        if (r < 0)
+                return err_host(err, -r, "KVM_CREATE_PIT2: %s", strerror(-r));
+        vm->pit = true;
+        return 0;
+}
+
+int kvm_vm_irq_line(const struct kvm_vm *vm, unsigned gsi, bool level)
+{
+        struct kvm_irq_level irq = {.irq = gsi, .level = level};
+
+        return kvm_ioctl(vm->fd, KVM_IRQ_LINE, &irq);
+}
+
+int kvm_host_cpuid(const struct kvm_host *host, struct kvm_cpuid2 *cpuid, struct err *err)
+{
+        int r;
+
+        cpuid->nent = KVM_HOST_CPUID_MAX;
+        r = kvm_ioctl(host->fd, KVM_GET_SUPPORTED_CPUID, cpuid);
+        if (r < 0)
+                return err_host(err, -r, "KVM_GET_SUPPORTED_CPUID: %s", strerror(-r));
+        return 0;
+}
