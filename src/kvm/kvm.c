@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Wrappers of KVM's ioctls: see kvm.h. Nothing here keeps state beyond the descriptors; each failure
- * names the ioctl and, where a user can do something about it, what. Source for all of it: the
- * kernel's Documentation/virt/kvm/api.rst, whose section numbers stand at the calls.
+ * Wrappers of KVM's ioctls: see kvm.h. Nothing here keeps state beyond the descriptors; each
+ * failure names the ioctl and, where a user can do something about it, what. Source for all of it:
+ * the kernel's Documentation/virt/kvm/api.rst, whose section numbers stand at the calls.
  */
 #include "kvm/kvm.h"
 
@@ -120,9 +120,9 @@ void kvm_host_missing(const struct kvm_host *host, char *text, size_t size)
                 bool there;
                 const char *name;
         } features[] = {
-                {host->sregs2, "SREGS2"},       {host->xsave2, "XSAVE2"},
-                {host->xcrs, "XCRS"},           {host->debugregs, "DEBUGREGS"},
-                {host->adjust_clock, "CLOCK"},  {host->emulation_exit, "EXIT_ON_EMULATION_FAILURE"},
+                {host->sregs2, "SREGS2"},      {host->xsave2, "XSAVE2"},
+                {host->xcrs, "XCRS"},          {host->debugregs, "DEBUGREGS"},
+                {host->adjust_clock, "CLOCK"}, {host->emulation_exit, "EXIT_ON_EMULATION_FAILURE"},
                 {host->pit2, "PIT2"},
         };
         size_t n = 0;
@@ -149,8 +149,7 @@ int kvm_vm_open(const struct kvm_host *host, struct kvm_vm *vm, struct err *err)
                         vm->xsave_bytes = (size_t)r;
         }
         if (host->emulation_exit) {
-                struct kvm_enable_cap cap = {.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE,
-                                             .args = {1}};
+                struct kvm_enable_cap cap = {.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE, .args = {1}};
 
                 kvm_ioctl(fd, KVM_ENABLE_CAP, &cap);
         }

@@ -28,20 +28,21 @@ struct kvm_host {
         size_t vcpu_map_bytes; /* [I] of struct kvm_run's mapping */
         unsigned max_vcpus;    /* [I] */
         /* What may be missing on a host; what it means stands at the place that asks. */
-        bool sregs2;           /* [I] KVM_CAP_SREGS2 */
-        bool xsave2;           /* [I] KVM_CAP_XSAVE2 */
-        bool xcrs;             /* [I] KVM_CAP_XCRS */
-        bool debugregs;        /* [I] KVM_CAP_DEBUGREGS */
-        bool adjust_clock;     /* [I] KVM_CAP_ADJUST_CLOCK */
-        bool emulation_exit;   /* [I] KVM_CAP_EXIT_ON_EMULATION_FAILURE */
-        bool pit2;             /* [I] KVM_CAP_PIT2 and KVM_CAP_PIT_STATE2 */
+        bool sregs2;         /* [I] KVM_CAP_SREGS2 */
+        bool xsave2;         /* [I] KVM_CAP_XSAVE2 */
+        bool xcrs;           /* [I] KVM_CAP_XCRS */
+        bool debugregs;      /* [I] KVM_CAP_DEBUGREGS */
+        bool adjust_clock;   /* [I] KVM_CAP_ADJUST_CLOCK */
+        bool emulation_exit; /* [I] KVM_CAP_EXIT_ON_EMULATION_FAILURE */
+        bool pit2;           /* [I] KVM_CAP_PIT2 and KVM_CAP_PIT_STATE2 */
 };
 
 /* 0, or -errno (err: what to do about a missing or forbidden /dev/kvm, or which capability that
  * cannot be done without is missing). */
 int kvm_host_open(struct kvm_host *host, struct err *err);
 void kvm_host_close(struct kvm_host *host);
-/* The optional features that this host lacks, "" if none: "SREGS2, XSAVE2". For one note to the user. */
+/* The optional features that this host lacks, "" if none: "SREGS2, XSAVE2". For one note to the
+ * user. */
 void kvm_host_missing(const struct kvm_host *host, char *text, size_t size);
 
 /* ioctl(), restarted after EINTR. Returns its value or -errno. */
@@ -59,8 +60,8 @@ void kvm_vm_close(struct kvm_vm *vm);
 /* Back [gpa, gpa + size) with memory at @hva. size 0 deletes the slot. */
 int kvm_vm_set_slot(const struct kvm_vm *vm, unsigned slot, uint64_t gpa, uint64_t size, void *hva,
                     uint32_t flags, struct err *err);
-/* PICs, IOAPIC, local APICs, and the PIT, in the kernel. After the slots are set: a slot change after
- * it waits for a grace period, 7 ms on some hosts, while one before it does not. */
+/* PICs, IOAPIC, local APICs, and the PIT, in the kernel. After the slots are set: a slot change
+ * after it waits for a grace period, 7 ms on some hosts, while one before it does not. */
 int kvm_vm_create_irqchip(const struct kvm_host *host, struct kvm_vm *vm, struct err *err);
 void kvm_x86_vm_init(const struct kvm_vm *vm); /* kvm_vm_open() calls it */
 int kvm_vm_irq_line(const struct kvm_vm *vm, unsigned gsi, bool level);
@@ -87,19 +88,18 @@ struct kvm_msr_set {
         unsigned count;
 };
 int kvm_msr_set_probe(const struct kvm_host *host, const struct kvm_vcpu *vcpu,
-                       struct kvm_msr_set *list, struct err *err);
+                      struct kvm_msr_set *list, struct err *err);
 
 /* Payload of RECORD_TSC. */
 struct vcpu_tsc {
-        uint64_t offset;     /* what KVM adds to the host's TSC; only if has_offset */
+        uint64_t offset; /* what KVM adds to the host's TSC; only if has_offset */
         uint32_t khz;
         uint32_t has_offset; /* 0 or 1 */
 };
 
 /* Save a parked vCPU, pending I/O completed, as records of instance vcpu->id. */
-int kvm_vcpu_save(const struct kvm_host *host, const struct kvm_vm *vm,
-                  const struct kvm_vcpu *vcpu, const struct kvm_msr_set *msrs,
-                  struct record_writer *w, struct err *err);
+int kvm_vcpu_save(const struct kvm_host *host, const struct kvm_vm *vm, const struct kvm_vcpu *vcpu,
+                  const struct kvm_msr_set *msrs, struct record_writer *w, struct err *err);
 /* Set a new vCPU (CPUID already set, irqchip restored) from such records. @elapsed_ns: since they
  * were saved; only used where KVM has no TSC offset to carry over. */
 int kvm_vcpu_restore(const struct kvm_host *host, const struct kvm_vm *vm,
@@ -115,8 +115,7 @@ struct vm_clock {
 /* Interrupt controllers, PIT and clock. */
 int kvm_vm_save(const struct kvm_host *host, const struct kvm_vm *vm, struct record_writer *w,
                 struct err *err);
-int kvm_vm_restore_irqchip(const struct kvm_vm *vm, const struct record_reader *r,
-                           struct err *err);
+int kvm_vm_restore_irqchip(const struct kvm_vm *vm, const struct record_reader *r, struct err *err);
 /* The guest's clock goes on: what it was, plus the time that has gone by since. */
 int kvm_vm_restore_clock(const struct kvm_host *host, const struct kvm_vm *vm,
                          const struct record_reader *r, struct err *err);

@@ -4,8 +4,8 @@
  *
  * The order of restoring matters: MP state first, since setting registers of a vCPU that waits for
  * SIPI is lost otherwise; the special registers before the local APIC, whose base and enable bit
- * they carry; the local APIC before the MSRs, since the TSC deadline is dropped when the timer is not
- * yet in that mode; events last, because the special registers hold a pending interrupt, too.
+ * they carry; the local APIC before the MSRs, since the TSC deadline is dropped when the timer is
+ * not yet in that mode; events last, because the special registers hold a pending interrupt, too.
  *
  * Time: where KVM lets us read its TSC offset we carry that over, which is exact on one host: the
  * guest's TSC is the host's plus the offset in every clone. Elsewhere the TSC is set to what it was
@@ -35,28 +35,28 @@ struct simple {
 };
 
 #define ALWAYS 0
-static const struct simple mp_state = {
-        RECORD_MP_STATE, KVM_GET_MP_STATE, KVM_SET_MP_STATE, sizeof(struct kvm_mp_state),
-        "MP_STATE", ALWAYS};
-static const struct simple regs = {
-        RECORD_REGS, KVM_GET_REGS, KVM_SET_REGS, sizeof(struct kvm_regs), "REGS", ALWAYS};
+static const struct simple mp_state = {RECORD_MP_STATE,  KVM_GET_MP_STATE,
+                                       KVM_SET_MP_STATE, sizeof(struct kvm_mp_state),
+                                       "MP_STATE",       ALWAYS};
+static const struct simple regs = {RECORD_REGS, KVM_GET_REGS, KVM_SET_REGS, sizeof(struct kvm_regs),
+                                   "REGS",      ALWAYS};
 static const struct simple sregs = {
         RECORD_SREGS, KVM_GET_SREGS, KVM_SET_SREGS, sizeof(struct kvm_sregs), "SREGS", ALWAYS};
-static const struct simple sregs2 = {
-        RECORD_SREGS2, KVM_GET_SREGS2, KVM_SET_SREGS2, sizeof(struct kvm_sregs2), "SREGS2",
-        offsetof(struct kvm_host, sregs2)};
-static const struct simple xcrs = {
-        RECORD_XCRS, KVM_GET_XCRS, KVM_SET_XCRS, sizeof(struct kvm_xcrs), "XCRS",
-        offsetof(struct kvm_host, xcrs)};
-static const struct simple debugregs = {
-        RECORD_DEBUGREGS, KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, sizeof(struct kvm_debugregs),
-        "DEBUGREGS", offsetof(struct kvm_host, debugregs)};
-static const struct simple lapic = {
-        RECORD_LAPIC, KVM_GET_LAPIC, KVM_SET_LAPIC, sizeof(struct kvm_lapic_state), "LAPIC",
-        ALWAYS};
-static const struct simple events = {
-        RECORD_EVENTS, KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, sizeof(struct kvm_vcpu_events),
-        "VCPU_EVENTS", ALWAYS};
+static const struct simple sregs2 = {RECORD_SREGS2,  KVM_GET_SREGS2,
+                                     KVM_SET_SREGS2, sizeof(struct kvm_sregs2),
+                                     "SREGS2",       offsetof(struct kvm_host, sregs2)};
+static const struct simple xcrs = {RECORD_XCRS,  KVM_GET_XCRS,
+                                   KVM_SET_XCRS, sizeof(struct kvm_xcrs),
+                                   "XCRS",       offsetof(struct kvm_host, xcrs)};
+static const struct simple debugregs = {RECORD_DEBUGREGS,  KVM_GET_DEBUGREGS,
+                                        KVM_SET_DEBUGREGS, sizeof(struct kvm_debugregs),
+                                        "DEBUGREGS",       offsetof(struct kvm_host, debugregs)};
+static const struct simple lapic = {RECORD_LAPIC,  KVM_GET_LAPIC,
+                                    KVM_SET_LAPIC, sizeof(struct kvm_lapic_state),
+                                    "LAPIC",       ALWAYS};
+static const struct simple events = {RECORD_EVENTS,       KVM_GET_VCPU_EVENTS,
+                                     KVM_SET_VCPU_EVENTS, sizeof(struct kvm_vcpu_events),
+                                     "VCPU_EVENTS",       ALWAYS};
 
 /* Room for the largest of them, the local APIC's registers. */
 union any {
@@ -93,8 +93,7 @@ static int save_one(const struct kvm_host *host, const struct kvm_vcpu *vcpu,
 }
 
 static int restore_one(const struct kvm_host *host, const struct kvm_vcpu *vcpu,
-                       const struct simple *s, const struct record_reader *reader,
-                       struct err *err)
+                       const struct simple *s, const struct record_reader *reader, struct err *err)
 {
         union any value;
         int r;
@@ -138,7 +137,8 @@ static int restore_xsave(const struct kvm_vm *vm, const struct kvm_vcpu *vcpu,
 
         /* KVM reads xsave_bytes whatever the record has, so less than that is not enough. */
         if (!rec || rec->length < vm->xsave_bytes)
-                return err_input(err, "saved state: extended state of vCPU %u: %u bytes, expected %zu",
+                return err_input(err,
+                                 "saved state: extended state of vCPU %u: %u bytes, expected %zu",
                                  vcpu->id, rec ? rec->length : 0, vm->xsave_bytes);
         r = kvm_ioctl(vcpu->fd, KVM_SET_XSAVE, (void *)(uintptr_t)rec->data);
         if (r < 0)
@@ -159,7 +159,7 @@ static int msrs_ioctl(const struct kvm_vcpu *vcpu, unsigned long request,
 }
 
 int kvm_msr_set_probe(const struct kvm_host *host, const struct kvm_vcpu *vcpu,
-                       struct kvm_msr_set *list, struct err *err)
+                      struct kvm_msr_set *list, struct err *err)
 {
         struct {
                 struct {
@@ -261,9 +261,8 @@ static int restore_msrs(const struct kvm_vcpu *vcpu, const struct record_reader 
 
 static struct kvm_device_attr tsc_attr(uint64_t *offset)
 {
-        return (struct kvm_device_attr){.group = KVM_VCPU_TSC_CTRL,
-                                        .attr = KVM_VCPU_TSC_OFFSET,
-                                        .addr = (uintptr_t)offset};
+        return (struct kvm_device_attr){
+                .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)offset};
 }
 
 static void save_tsc(const struct kvm_vcpu *vcpu, struct record_writer *w)
@@ -292,9 +291,8 @@ static void restore_tsc(const struct kvm_vcpu *vcpu, struct vcpu_tsc *tsc)
 
 /* --- all of it --- */
 
-int kvm_vcpu_save(const struct kvm_host *host, const struct kvm_vm *vm,
-                  const struct kvm_vcpu *vcpu, const struct kvm_msr_set *msrs,
-                  struct record_writer *w, struct err *err)
+int kvm_vcpu_save(const struct kvm_host *host, const struct kvm_vm *vm, const struct kvm_vcpu *vcpu,
+                  const struct kvm_msr_set *msrs, struct record_writer *w, struct err *err)
 {
         /* MP state first: KVM_GET_MP_STATE makes pending APIC events (INIT, SIPI) take effect. */
         const struct simple *const order[] = {&mp_state, &regs,  &sregs,     &sregs2,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What an x86 machine has besides memory and vCPUs: the interrupt controllers and the PIT, which live
- * in the kernel, and the processor description. The kernel's api.rst, 4.24-4.26, 4.37, 4.41, 4.71.
+ * What an x86 machine has besides memory and vCPUs: the interrupt controllers and the PIT, which
+ * live in the kernel, and the processor description. The kernel's
+ * api.rst, 4.24-4.26, 4.37, 4.41, 4.71.
  */
 #include <errno.h>
 #include <string.h>
