@@ -13,7 +13,8 @@ SOURCES = {'.c', '.h', '.S', '.ld', '.py', '.sh', '.pml'}
 NAMED = {'meson.build', 'meson_options.txt', 'dev', 'run'}  # sources without a telling suffix
 LINES_MAX = 800
 # Paths of somebody's machine. Written so that this line does not match itself.
-MACHINE_PATH = re.compile(r'(?<![\w.$}~])/(?:wor[k]|hom[e]/[a-z]|tmp/(?:w[t]-|bas[h]_jobs))|\.\./share[d]\b')
+MACHINE_PATH = re.compile(r'(?<![\w.$}~])/(?:wor[k]/|hom[e]/[a-z]|tmp/(?:w[t]-|bas[h]_jobs))'
+                          r'|\.\./share[d]\b')
 
 
 def tracked():

@@ -3,7 +3,7 @@
 """`./dev test`: builds what the tests need, runs them, and counts what happened, case by case.
 
 A part is one configuration in one build directory and the suites that run there. Every part runs,
-whatever happened before it. The Linux guest builds in the background meanwhile, and its suite is last.
+whatever happened before it. The Linux guest builds in the background meanwhile; its suite is last.
 """
 
 import json
@@ -165,7 +165,7 @@ class Run:
             self.run_suite(part, suite, done)
 
     def suites_of(self, part):
-        """Everything that the build has, in the usual order; the usual ones even if they are empty."""
+        """All that the build has, in the usual order; the usual ones even if they are empty."""
         usual = ['unit', 'integration', 'guest']
         found = {s for t in self.tests_of(part).values() for s in t[2]}
         return usual + sorted(found - set(usual) - set(OWN_WAY))

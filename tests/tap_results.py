@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened, case by case, in a run of `meson test`: its JSON log and the TAP in it become counts.
+"""What happened, case by case, in a run of `meson test`: its JSON log, and the TAP in it.
 
-Meson counts test programs, and it is kind in ways that would hide a failure: a program that prints no
-TAP at all is its SKIP. So the TAP of each program is read here, and these count as failed cases:
+Meson counts test programs, and it is kind in ways that would hide a failure: a program that prints
+no TAP at all is its SKIP. So the TAP of each program is read here. These count as failed cases:
 
     (timeout)  the program was stopped      (exit)   it died, or failed without a failed case
     (plan)     fewer or more cases than planned, or no plan     (tap)  anything else meson refused
@@ -106,7 +106,8 @@ def program_cases(suite, test, record, protocol):
         tail = tail or (record.get('stdout') or '').strip().splitlines()[-20:]
 
     if status in ('TIMEOUT', 'INTERRUPT'):
-        cases.append(case('(timeout)', FAIL, f'stopped after {record.get("duration", 0):.0f} s', tail))
+        seconds = record.get('duration') or 0
+        cases.append(case('(timeout)', FAIL, f'stopped after {seconds:.0f} s', tail))
     elif returncode == 77 and not cases:
         cases.append(case('*', SKIP, tail[-1] if tail else 'exit status 77'))
     elif protocol != 'tap':

@@ -10,13 +10,13 @@
 
     main()
 
-A case fails by any exception (the expect_* functions and plain assert), and skips by skip(reason) or
-one of the need_* functions. Each case has fresh directories (tmp(), and TMPDIR, XDG_RUNTIME_DIR and
-HOME of what it starts) and a time limit. When it ends, nothing may be left: processes that descend
-from the case, even orphans, and files outside tmp() make it fail, and are removed.
+A case fails by any exception (the expect_* functions and plain assert), and skips by skip(reason)
+or one of the need_* functions. Each case has fresh directories (tmp(), and TMPDIR, XDG_RUNTIME_DIR
+and HOME of what it starts) and a time limit. When it ends, nothing may be left: processes that
+descend from the case, even orphans, and files outside tmp() make it fail, and are removed.
 
-Environment: RAMET (the command), TEST_GUESTS (directory of the built guests), RAMET_TEST_VMLINUX and
-RAMET_TEST_INITRAMFS (the Linux guest). `test_x.py NAME...` runs only these cases.
+Environment: RAMET (the command), TEST_GUESTS (directory of the built guests), RAMET_TEST_VMLINUX
+and RAMET_TEST_INITRAMFS (the Linux guest). `test_x.py NAME...` runs only these cases.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ from pathlib import Path
 KVM_GET_API_VERSION = 0xAE00
 PR_SET_CHILD_SUBREAPER = 36
 CASE_TIMEOUT = 120.0
-LEFTOVER_GRACE = float(os.environ.get('TAP_GRACE', '2'))  # seconds that processes have to go away after the case
+LEFTOVER_GRACE = float(os.environ.get('TAP_GRACE', '2'))  # seconds for processes to go away
 
 
 class Skip(Exception):
@@ -197,7 +197,7 @@ class Process:
             raise Failure(f'still running after {timeout:g} s, killed') from None
         self.seconds = time.monotonic() - self.started
         for reader in self._readers:
-            reader.join(LEFTOVER_GRACE)  # a process left behind may hold the pipe; that is found later
+            reader.join(LEFTOVER_GRACE)  # a process left behind holds the pipe: found later
         return self
 
     def kill(self):

@@ -28,9 +28,9 @@ def help_names_the_commands():
 def run_help_names_the_options():
     r = ramet('run', '--help')
     expect_equal(r.status, 0, 'status')
-    for option in ('--kernel', '--initramfs', '--cmdline', '--cpus', '--memory', '--name', '--console',
-                   '--fork', '--fork-at', '--timeout', '--events', '--log-level', '--config',
-                   '--debug-exit', '--seccomp'):
+    for option in ('--kernel', '--initramfs', '--cmdline', '--cpus', '--memory', '--name',
+                   '--console', '--fork', '--fork-at', '--timeout', '--events', '--log-level',
+                   '--config', '--debug-exit', '--seccomp'):
         expect_in(option, r.stdout, 'help')
 
 

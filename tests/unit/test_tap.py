@@ -12,7 +12,7 @@ sys.path.insert(0, str(INTEGRATION))
 from tap import case, expect, expect_equal, expect_in, main, tmp
 
 
-def run(body, command='exit 0', **env):
+def run(body, command='exit 0'):
     """A test program with one case, whose `ramet` is a shell script; its status and output."""
     script = tmp() / 'ramet'
     script.write_text('#!/bin/sh\n' + command + '\n')
@@ -20,9 +20,9 @@ def run(body, command='exit 0', **env):
     program = tmp() / 'test_x.py'
     program.write_text('from tap import *\n@case(timeout=1.5)\ndef it():\n'
                        + ''.join(f'    {line}\n' for line in body.splitlines()) + 'main()\n')
+    environment = {'RAMET': str(script), 'TAP_GRACE': '0.5', 'PYTHONPATH': str(INTEGRATION)}
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True,
-                          check=False, env=os.environ | {
-                              'RAMET': str(script), 'TAP_GRACE': '0.5', 'PYTHONPATH': str(INTEGRATION)} | env)
+                          check=False, env=os.environ | environment)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -37,7 +37,8 @@ def passes_with_its_time():
 def a_failure_shows_the_command():
     status, text = run('expect_equal(ramet("run").status, 0, "status")', 'echo oops >&2; exit 3')
     expect_equal(status, 1, text)
-    for part in ('not ok 1 - it', '# Failure: status: got 3, want 0', '# status 3', '# stderr: oops'):
+    for part in ('not ok 1 - it', '# Failure: status: got 3, want 0', '# status 3',
+                 '# stderr: oops'):
         expect_in(part, text)
 
 
@@ -59,7 +60,7 @@ def an_orphan_is_found_and_killed():
 
 @case
 def a_file_in_the_runtime_directory_is_found():
-    status, text = run('ramet()', 'mkdir $XDG_RUNTIME_DIR/ramet; : >$XDG_RUNTIME_DIR/ramet/web.sock')
+    status, text = run('ramet()', 'cd $XDG_RUNTIME_DIR && mkdir ramet && : >ramet/web.sock')
     expect_equal(status, 1, text)
     expect_in('# left a file behind: $RUN/ramet/web.sock', text)
 

@@ -23,8 +23,8 @@ def outcome(cases):
 
 @case
 def each_tap_line_is_a_case():
-    cases = program('1..3\nok 1 - one # 12 ms\nnot ok 2 - two\n# why\n# more\nok 3 - three # SKIP no KVM\n',
-                    result='FAIL', returncode=1)
+    cases = program('1..3\nok 1 - one # 12 ms\nnot ok 2 - two\n# why\n# more\n'
+                    'ok 3 - three # SKIP no KVM\n', result='FAIL', returncode=1)
     expect_equal(outcome(cases), [('one', 'pass'), ('two', 'fail'), ('three', 'skip')])
     expect_equal(cases[1].detail, ['why', 'more'])
     expect_equal(cases[2].reason, 'no KVM')
@@ -42,8 +42,9 @@ def skipped_as_a_whole():
     cases = program('1..0 # SKIP /dev/kvm: Permission denied\n', result='SKIP')
     expect_equal(outcome(cases), [('*', 'skip')])
     expect_equal(cases[0].reason, '/dev/kvm: Permission denied')
-    expect_equal(outcome(program(returncode=77, result='ERROR', stderr='no KVM\n')), [('*', 'skip')])
-    expect_equal(outcome(program(protocol='exitcode', returncode=77, result='SKIP')), [('*', 'skip')])
+    for cases in (program(returncode=77, result='ERROR', stderr='no KVM\n'),
+                  program(protocol='exitcode', returncode=77, result='SKIP')):
+        expect_equal(outcome(cases), [('*', 'skip')])
 
 
 @case
@@ -107,7 +108,8 @@ def plain_programs_are_one_case():
 
 @case
 def a_test_without_a_record_failed():
-    log = ['{"name": "ramet:unit / a", "result": "OK", "returncode": 0, "stdout": "1..1\\nok 1 - x\\n"}']
+    log = ['{"name": "ramet:unit / a", "result": "OK", "returncode": 0,'
+           ' "stdout": "1..1\\nok 1 - x\\n"}']
     cases = results.log_cases({'a': ('unit', 'tap'), 'b': ('unit', 'tap')}, log)
     expect_equal([(c.key, c.result) for c in cases],
                  [('unit/a/x', 'pass'), ('unit/b/(exit)', 'fail')])
@@ -115,7 +117,8 @@ def a_test_without_a_record_failed():
 
 @case
 def skips_must_be_on_the_list():
-    text = '# comment\n\nguest/forks/two words  the reason\nguest/clock/*  TSC writes have no effect\n'
+    text = ('# comment\n\nguest/forks/two words  the reason\n'
+            'guest/clock/*  TSC writes have no effect\n')
     allowed = results.parse_allowed(text)
     expect_equal(allowed, ['guest/forks/two words', 'guest/clock/*'])
     cases = [results.Case('guest', test, name, 'skip', 'why') for test, name in
