@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A character backend between a guest's serial port and two descriptors. Output goes into a bounded
- * buffer, which the loop thread writes out as the descriptor takes it; a full buffer is the device's
- * to show to its guest (a UART leaves its transmitter-empty bit clear), never a reason to block a
- * vCPU. Input is read only as fast as the device takes it.
+ * buffer, which the loop thread writes out as the descriptor takes it; a full buffer is the
+ * device's to show to its guest (a UART leaves its transmitter-empty bit clear), never a reason to
+ * block a vCPU. Input is read only as fast as the device takes it.
  *
- * Not part of saved state: bytes that wait here belong to the process that took them from its guest,
- * so that a clone never prints its parent's output again.
+ * Not part of saved state: bytes that wait here belong to the process that took them from its
+ * guest, so that a clone never prints its parent's output again.
  *
- * Locking: chardev_write, chardev_space and chardev_input_ready may be called by any thread; the rest
- * by the loop's thread. The callbacks are called without the chardev's lock held.
+ * Locking: chardev_write, chardev_space and chardev_input_ready may be called by any thread; the
+ * rest by the loop's thread. The callbacks are called without the chardev's lock held.
  */
 #ifndef RAMET_IO_CHARDEV_H
 #define RAMET_IO_CHARDEV_H

@@ -24,7 +24,9 @@ int loop_create(bool allow_uring, struct loop **loop);
 void loop_destroy(struct loop *loop); /* removes all watches; closes none of their descriptors */
 const char *loop_backend(const struct loop *loop); /* "io_uring" or "epoll" */
 
-/* Watch @fd (borrowed) for @events, level-triggered, until removed. 0 or -errno. */
+/* Watch @fd (borrowed) for @events, level-triggered, until removed; one watch a descriptor (a dup
+ * is another one), to be removed before it is closed. A failure of the watch itself comes as
+ * POLLNVAL, once. 0, -EBADF, -EPERM (a regular file, which is always ready), or -errno. */
 int loop_add_fd(struct loop *loop, int fd, unsigned events, loop_fd_fn *fn, void *data,
                 struct loop_watch **watch);
 /* Change what is waited for; 0 means only hang-up and error. */
@@ -38,11 +40,17 @@ void loop_remove(struct loop_watch *watch); /* NULL is fine */
 /* Set the function that loop_wake() makes the loop call, in the loop's thread. */
 void loop_set_wake(struct loop *loop, loop_timer_fn *fn, void *data);
 void loop_wake(struct loop *loop); /* any thread; calls may be merged into one */
-void loop_stop(struct loop *loop); /* any thread; loop_run() returns soon */
+/* Any thread; loop_run() returns soon, or the next one at once when none is running. */
+void loop_stop(struct loop *loop);
+
+/* System calls made after loop_create() by either backend, by name, NULL-terminated. Memory comes
+ * from malloc, whose calls are not listed. */
+extern const char *const loop_syscalls[];
 
 /* Serve events until loop_stop(). 0 or -errno. Can be called again afterwards. */
 int loop_run(struct loop *loop);
-/* Serve what is there, waiting at most @timeout_ns (UINT64_MAX: no limit) for the first. 0 or -errno. */
+/* Serve what is there, waiting at most @timeout_ns (UINT64_MAX: no limit) for the first. 0 or
+ * -errno. */
 int loop_step(struct loop *loop, uint64_t timeout_ns);
 
 #endif

@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The event loop, as far as it does not depend on how one waits: watches, timers, wake-ups,
+ * dispatch.
+ *
+ * A step asks the backend to wait, which queues the watches with events; then each callback is
+ * called once, and due timers after them. Since a callback may remove any watch, the queue is
+ * unlinked from as well as popped from, and `current` says whether the watch whose callback is
+ * running still exists when it returns.
+ *
+ * Timers are a sorted list and the time-out of the wait, so that they cost no system call and are
+ * the same in both backends; there are a handful in a process.
+ *
+ * loop_wake() and loop_stop() are the only calls from outside. A wake-up is a flag and an eventfd:
+ *
+ *      waker                                   loop's thread
+ *      -----                                   -------------
+ *      change what the callback looks at       eventfd readable: read it
+ *      was = exchange(wake_pending, true)      if exchange(wake_pending, false)
+ *      if !was: write(eventfd)                         callback
+ *
+ * The eventfd is read before the flag is cleared. The other way round a waker could set the flag
+ * and write in between, its write would be read here, and a flag that stays set would swallow every
+ * later wake-up. A waker that finds the flag set need not write: the exchange that clears it comes
+ * later, and what was changed before is visible to the callback after it.
+ */
+#include "io/loop.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "io/loop_internal.h"
+
+struct loop {
+        const struct loop_backend *backend; /* [I] */
+        void *state;                        /* [I] the backend's */
+        struct loop_watch *watches;         /* [t] descriptors, and timers that are not armed */
+        struct loop_watch *timers;          /* [t] armed timers, soonest first */
+        struct loop_watch *zombies;         /* [t] removed, still held by the backend */
+        struct loop_watch *ready;           /* [t] queue of watches to dispatch */
+        struct loop_watch **ready_tail;     /* [t] */
+        struct loop_watch *current;    /* [t] its callback is running; NULL when it was removed */
+        loop_timer_fn *wake_fn;        /* [t] */
+        void *wake_data;               /* [t] */
+        struct loop_watch *wake_watch; /* [I] */
+        int wake_fd;                   /* [I] eventfd */
+        atomic_bool wake_pending;      /* [a] see above */
+        atomic_bool stop;              /* [a] set by loop_stop(), taken by loop_run() */
+};
+
+const char *const loop_syscalls[] = {
+        "io_uring_enter",  "epoll_ctl",     "epoll_wait", "epoll_pwait",
+        "timerfd_settime", "read",          "write",      "fstat",
+        "newfstatat",      "clock_gettime", NULL,
+};
+
+static uint64_t now_ns(void)
+{
+        struct timespec ts;
+
+        clock_gettime(CLOCK_MONOTONIC, &ts);
+        return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* ---- lists ---- */
+
+static void list_push(struct loop_watch **list, struct loop_watch *w)
+{
+        w->prev = NULL;
+        w->next = *list;
+        if (w->next)
+                w->next->prev = w;
+        *list = w;
+}
+
+static void list_remove(struct loop_watch **list, struct loop_watch *w)
+{
+        if (w->next)
+                w->next->prev = w->prev;
+        if (w->prev)
+                w->prev->next = w->next;
+        else
+                *list = w->next;
+        w->prev = w->next = NULL;
+}
+
+static void timer_insert(struct loop *loop, struct loop_watch *w)
+{
+        struct loop_watch *after = NULL;
+
+        for (struct loop_watch *t = loop->timers; t && t->deadline_ns <= w->deadline_ns;
+             t = t->next)
+                after = t;
+        if (!after) {
+                list_push(&loop->timers, w);
+        } else {
+                w->prev = after;
+                w->next = after->next;
+                if (w->next)
+                        w->next->prev = w;
+                after->next = w;
+        }
+        w->timer_armed = true;
+}
+
+static void ready_unlink(struct loop *loop, struct loop_watch *w)
+{
+        struct loop_watch **at = &loop->ready;
+
+        if (!w->is_ready)
+                return;
+        while (*at != w)
+                at = &(*at)->ready_next;
+        *at = w->ready_next;
+        if (loop->ready_tail == &w->ready_next)
+                loop->ready_tail = at;
+        w->is_ready = false;
+}
+
+/* ---- called by the backends ---- */
+
+void loop_watch_ready(struct loop_watch *w, unsigned revents)
+{
+        struct loop *loop = w->loop;
+
+        if (w->is_ready) {
+                w->revents |= revents;
+                return;
+        }
+        w->is_ready = true;
+        w->revents = revents;
+        w->ready_next = NULL;
+        *loop->ready_tail = w;
+        loop->ready_tail = &w->ready_next;
+}
+
+void loop_watch_released(struct loop_watch *w)
+{
+        list_remove(&w->loop->zombies, w);
+        free(w);
+}
+
+/* ---- create, destroy ---- */
+
+static void woken(void *data, int fd, unsigned events)
+{
+        struct loop *loop = data;
+        uint64_t count;
+
+        if (read(fd, &count, sizeof count) < 0) {
+                /* EAGAIN: a stop and a wake came as one */
+        }
+        if (atomic_exchange(&loop->wake_pending, false) && loop->wake_fn)
+                loop->wake_fn(loop->wake_data);
+}
+
+int loop_create(bool allow_uring, struct loop **out)
+{
+        struct loop *loop = calloc(1, sizeof *loop);
+        int ret;
+
+        if (!loop)
+                return -ENOMEM;
+        loop->ready_tail = &loop->ready;
+        loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (loop->wake_fd < 0) {
+                ret = -errno;
+                goto free_loop;
+        }
+        /* Whatever the reason why there is no io_uring (EPERM, ENOSYS, ENOMEM), epoll will do. */
+        loop->backend = &loop_backend_uring;
+        ret = allow_uring ? loop->backend->create(&loop->state) : -ENOSYS;
+        if (ret) {
+                loop->backend = &loop_backend_epoll;
+                ret = loop->backend->create(&loop->state);
+        }
+        if (ret)
+                goto close_fd;
+        ret = loop_add_fd(loop, loop->wake_fd, POLLIN, woken, loop, &loop->wake_watch);
+        if (ret)
+                goto destroy_backend;
+        *out = loop;
+        return 0;
+
+destroy_backend:
+        loop->backend->destroy(loop->state);
+close_fd:
+        close(loop->wake_fd);
+free_loop:
+        free(loop);
+        return ret;
+}
+
+static void free_list(struct loop_watch *w)
+{
+        while (w) {
+                struct loop_watch *next = w->next;
+
+                free(w);
+                w = next;
+        }
+}
+
+void loop_destroy(struct loop *loop)
+{
+        if (!loop)
+                return;
+        loop->backend->destroy(loop->state);
+        free_list(loop->watches);
+        free_list(loop->timers);
+        free_list(loop->zombies);
+        close(loop->wake_fd);
+        free(loop);
+}
+
+const char *loop_backend(const struct loop *loop)
+{
+        return loop->backend->name;
+}
+
+/* ---- watches ---- */
+
+int loop_add_fd(struct loop *loop, int fd, unsigned events, loop_fd_fn *fn, void *data,
+                struct loop_watch **watch)
+{
+        struct loop_watch *w;
+        struct stat st;
+        int ret;
+
+        /* epoll refuses files as it is; io_uring would call them ready for ever */
+        if (fstat(fd, &st))
+                return -errno;
+        if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))
+                return -EPERM;
+        w = calloc(1, sizeof *w);
+        if (!w)
+                return -ENOMEM;
+        w->loop = loop;
+        w->fd = fd;
+        w->events = events;
+        w->fd_fn = fn;
+        w->data = data;
+        ret = loop->backend->add(loop->state, w);
+        if (ret) {
+                free(w);
+                return ret;
+        }
+        list_push(&loop->watches, w);
+        *watch = w;
+        return 0;
+}
+
+int loop_modify_fd(struct loop_watch *watch, unsigned events)
+{
+        if (watch->fd < 0)
+                return -EINVAL;
+        if (watch->events == events)
+                return 0;
+        watch->events = events;
+        return watch->loop->backend->modify(watch->loop->state, watch);
+}
+
+int loop_add_timer(struct loop *loop, uint64_t delay_ns, loop_timer_fn *fn, void *data,
+                   struct loop_watch **watch)
+{
+        struct loop_watch *w = calloc(1, sizeof *w);
+
+        if (!w)
+                return -ENOMEM;
+        w->loop = loop;
+        w->fd = -1;
+        w->timer_fn = fn;
+        w->data = data;
+        list_push(&loop->watches, w);
+        *watch = w;
+        return loop_rearm_timer(w, delay_ns);
+}
+
+int loop_rearm_timer(struct loop_watch *w, uint64_t delay_ns)
+{
+        uint64_t now = now_ns();
+
+        if (w->fd >= 0)
+                return -EINVAL;
+        list_remove(w->timer_armed ? &w->loop->timers : &w->loop->watches, w);
+        w->deadline_ns = delay_ns > UINT64_MAX - now ? UINT64_MAX : now + delay_ns;
+        timer_insert(w->loop, w);
+        return 0;
+}
+
+void loop_remove(struct loop_watch *w)
+{
+        struct loop *loop;
+
+        if (!w)
+                return;
+        loop = w->loop;
+        if (loop->current == w)
+                loop->current = NULL;
+        ready_unlink(loop, w);
+        list_remove(w->timer_armed ? &loop->timers : &loop->watches, w);
+        if (w->fd < 0 || loop->backend->remove(loop->state, w)) {
+                free(w);
+                return;
+        }
+        w->dead = true;
+        list_push(&loop->zombies, w);
+}
+
+/* ---- other threads ---- */
+
+void loop_set_wake(struct loop *loop, loop_timer_fn *fn, void *data)
+{
+        loop->wake_fn = fn;
+        loop->wake_data = data;
+}
+
+static void ring(struct loop *loop)
+{
+        const uint64_t one = 1;
+
+        /* It can only fail when 2^64 - 2 of them wait to be read: then it is readable as it is. */
+        if (write(loop->wake_fd, &one, sizeof one) < 0)
+                return;
+}
+
+void loop_wake(struct loop *loop)
+{
+        if (!atomic_exchange(&loop->wake_pending, true))
+                ring(loop);
+}
+
+void loop_stop(struct loop *loop)
+{
+        atomic_store(&loop->stop, true);
+        ring(loop);
+}
+
+/* ---- running ---- */
+
+static int dispatch_fds(struct loop *loop)
+{
+        int ret = 0;
+
+        while (loop->ready) {
+                struct loop_watch *w = loop->ready;
+                unsigned revents;
+                int err;
+
+                ready_unlink(loop, w);
+                /* an earlier callback of this step may have changed what is waited for */
+                revents = w->revents & (w->events | POLLHUP | POLLERR | POLLNVAL);
+                if (revents) {
+                        loop->current = w;
+                        w->fd_fn(w->data, w->fd, revents);
+                        if (!loop->current)
+                                continue;
+                        loop->current = NULL;
+                }
+                err = loop->backend->rearm(loop->state, w);
+                if (err)
+                        ret = err;
+        }
+        return ret;
+}
+
+static void dispatch_timers(struct loop *loop)
+{
+        uint64_t now;
+
+        if (!loop->timers)
+                return;
+        /* Once for all of them: one that re-arms itself with 0 waits for the next step. */
+        now = now_ns();
+        while (loop->timers && loop->timers->deadline_ns <= now) {
+                struct loop_watch *w = loop->timers;
+
+                list_remove(&loop->timers, w);
+                w->timer_armed = false;
+                list_push(&loop->watches, w);
+                w->timer_fn(w->data);
+        }
+}
+
+int loop_step(struct loop *loop, uint64_t timeout_ns)
+{
+        int ret;
+
+        if (loop->timers) {
+                uint64_t now = now_ns(), until = loop->timers->deadline_ns;
+
+                until = until > now ? until - now : 0;
+                if (until < timeout_ns)
+                        timeout_ns = until;
+        }
+        ret = loop->backend->wait(loop->state, timeout_ns);
+        if (ret)
+                return ret;
+        ret = dispatch_fds(loop);
+        dispatch_timers(loop);
+        return ret;
+}
+
+int loop_run(struct loop *loop)
+{
+        while (!atomic_exchange(&loop->stop, false)) {
+                int ret = loop_step(loop, UINT64_MAX);
+
+                if (ret)
+                        return ret;
+        }
+        return 0;
+}

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The loop's backend for hosts where io_uring is missing or forbidden. epoll is level-triggered as
+ * it comes, so a watch needs nothing after its callback. epoll_wait() counts in milliseconds; a
+ * time-out that is not infinite or zero goes through a timerfd, which every kernel has
+ * (epoll_pwait2() is often unknown to the very filters that forbid io_uring). It is armed for
+ * each such wait and disarmed after it.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "io/loop_internal.h"
+
+_Static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLERR == POLLERR &&
+                       EPOLLHUP == POLLHUP && EPOLLPRI == POLLPRI,
+               "epoll and poll name events alike");
+
+#define BATCH 32
+
+struct epoll_backend {
+        int fd;       /* [I] */
+        int timer_fd; /* [I] in the set with a NULL pointer */
+};
+
+static int epoll_backend_create(void **out)
+{
+        struct epoll_event ev = {.events = EPOLLIN};
+        struct epoll_backend *b = calloc(1, sizeof *b);
+        int ret;
+
+        if (!b)
+                return -ENOMEM;
+        b->fd = epoll_create1(EPOLL_CLOEXEC);
+        if (b->fd < 0) {
+                ret = -errno;
+                goto free_b;
+        }
+        b->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+        if (b->timer_fd < 0) {
+                ret = -errno;
+                goto close_fd;
+        }
+        if (epoll_ctl(b->fd, EPOLL_CTL_ADD, b->timer_fd, &ev)) {
+                ret = -errno;
+                goto close_timer;
+        }
+        *out = b;
+        return 0;
+
+close_timer:
+        close(b->timer_fd);
+close_fd:
+        close(b->fd);
+free_b:
+        free(b);
+        return ret;
+}
+
+static void epoll_backend_destroy(void *backend)
+{
+        struct epoll_backend *b = backend;
+
+        close(b->timer_fd);
+        close(b->fd);
+        free(b);
+}
+
+static int control(struct epoll_backend *b, int op, struct loop_watch *w)
+{
+        struct epoll_event ev = {.events = w->events, .data.ptr = w};
+
+        return epoll_ctl(b->fd, op, w->fd, &ev) ? -errno : 0;
+}
+
+static int epoll_backend_add(void *backend, struct loop_watch *w)
+{
+        return control(backend, EPOLL_CTL_ADD, w);
+}
+
+static int epoll_backend_modify(void *backend, struct loop_watch *w)
+{
+        return control(backend, EPOLL_CTL_MOD, w);
+}
+
+static bool epoll_backend_remove(void *backend, struct loop_watch *w)
+{
+        /* Fails only when the descriptor has been closed against the rules, and is gone then. */
+        (void)control(backend, EPOLL_CTL_DEL, w);
+        return true;
+}
+
+static int epoll_backend_rearm(void *backend, struct loop_watch *w)
+{
+        return 0;
+}
+
+static int set_timer(struct epoll_backend *b, uint64_t timeout_ns)
+{
+        struct itimerspec its = {
+                .it_value.tv_sec = (time_t)(timeout_ns / 1000000000u),
+                .it_value.tv_nsec = (long)(timeout_ns % 1000000000u),
+        };
+
+        return timerfd_settime(b->timer_fd, 0, &its, NULL) ? -errno : 0;
+}
+
+static int epoll_backend_wait(void *backend, uint64_t timeout_ns)
+{
+        struct epoll_backend *b = backend;
+        struct epoll_event events[BATCH];
+        bool timed = timeout_ns != 0 && timeout_ns != UINT64_MAX;
+        int n, ret = 0;
+
+        if (timed)
+                ret = set_timer(b, timeout_ns);
+        if (ret)
+                return ret;
+        n = epoll_wait(b->fd, events, BATCH, timeout_ns == 0 ? 0 : -1);
+        if (n < 0)
+                ret = errno == EINTR ? 0 : -errno;
+        for (int i = 0; i < n; i++)
+                if (events[i].data.ptr)
+                        loop_watch_ready(events[i].data.ptr, events[i].events);
+        /* Disarming also forgets an expiry that has not been read. */
+        if (timed && set_timer(b, 0) && !ret)
+                ret = -errno;
+        return ret;
+}
+
+const struct loop_backend loop_backend_epoll = {
+        .name = "epoll",
+        .create = epoll_backend_create,
+        .destroy = epoll_backend_destroy,
+        .add = epoll_backend_add,
+        .modify = epoll_backend_modify,
+        .remove = epoll_backend_remove,
+        .rearm = epoll_backend_rearm,
+        .wait = epoll_backend_wait,
+};

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between the loop and its two backends. A backend waits for descriptors and nothing else: timers,
+ * wake-ups, dispatch and life times are loop.c's. All calls are made by the loop's thread.
+ */
+#ifndef RAMET_IO_LOOP_INTERNAL_H
+#define RAMET_IO_LOOP_INTERNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "io/loop.h"
+
+struct loop_watch {
+        struct loop *loop;              /* [I] */
+        struct loop_watch *prev, *next; /* [t] in one of the loop's lists of watches */
+        struct loop_watch *ready_next;  /* [t] valid while is_ready */
+        int fd;                         /* [I] -1: a timer */
+        unsigned events;                /* [t] what is waited for */
+        unsigned revents;               /* [t] what happened, while is_ready */
+        loop_fd_fn *fd_fn;              /* [I] */
+        loop_timer_fn *timer_fn;        /* [I] */
+        void *data;                     /* [I] */
+        uint64_t deadline_ns;           /* [t] a timer's, CLOCK_MONOTONIC */
+        bool is_ready;                  /* [t] in the loop's queue of ready watches */
+        bool timer_armed;               /* [t] a timer, and in the list of armed ones */
+        bool dead;                      /* [t] removed, kept for the backend's sake */
+        bool in_flight;                 /* [t] io_uring: a poll request is under way */
+        bool cancelling;                /* [t] io_uring: and is to come back */
+        bool failed;                    /* [t] io_uring: could not be polled, has been told */
+};
+
+struct loop_backend {
+        const char *name;
+        int (*create)(void **backend); /* 0 or -errno: this host does not have it */
+        void (*destroy)(void *backend);
+        int (*add)(void *backend, struct loop_watch *w);
+        int (*modify)(void *backend, struct loop_watch *w); /* w->events has changed */
+        /* True: may be freed now. False: the backend calls loop_watch_released() when it may be. */
+        bool (*remove)(void *backend, struct loop_watch *w);
+        /* The callback for what happened has returned: watch on. */
+        int (*rearm)(void *backend, struct loop_watch *w);
+        /* Wait at most @timeout_ns (UINT64_MAX: no limit) and call loop_watch_ready() for each
+         * watch with events. 0 or -errno; a time-out and a signal are 0. */
+        int (*wait)(void *backend, uint64_t timeout_ns);
+};
+
+extern const struct loop_backend loop_backend_uring;
+extern const struct loop_backend loop_backend_epoll;
+
+void loop_watch_ready(struct loop_watch *w, unsigned revents);
+void loop_watch_released(struct loop_watch *w);
+
+#endif
