@@ -147,14 +147,19 @@ class Run:
                 self.screen.end('ran with the others')
             return
         log.unlink(missing_ok=True)
-        with (LOGS / f'{part.name}-{suite}.log').open('w') as out:
+        screen = LOGS / f'{part.name}-{suite}.log'
+        with screen.open('w') as out:
             subprocess.run(
                 [*part.prefix, 'meson', 'test', '-C', str(part.dir), '--no-rebuild',
                  '--logbase', suite, '--timeout-multiplier', str(part.slower), *tests],
                 cwd=ROOT, env=os.environ | part.env | (env or {}), stdout=out,
                 stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False)
         lines = log.read_text().splitlines() if log.exists() else []
-        self.add(part.name, tap.log_cases(tests, lines), text)
+        cases = tap.log_cases(tests, lines)
+        for case in cases:
+            if case.reason == tap.NO_RECORD:  # then it is meson that failed
+                case.detail = screen.read_text(errors='replace').splitlines()[-5:]
+        self.add(part.name, cases, text)
 
     def run_part(self, part, suites=None):
         if not self.build(part):
@@ -283,8 +288,8 @@ def check_names(run, part, suites):
     have = {s for t in run.tests_of(part).values() for s in t[2]}
     for suite in suites:
         if suite not in have and suite not in ('unit', 'integration', 'guest'):
-            print(f'dev: no such suite: {suite} (there are: lint asan clang sync '
-                  f'{" ".join(sorted(have))})', file=sys.stderr)
+            print(f'dev: no such suite: {suite} (there are: '
+                  f'{" ".join(sorted(have | {"lint", "asan", "clang", "sync"}))})', file=sys.stderr)
             raise SystemExit(2)
 
 
@@ -327,3 +332,6 @@ if __name__ == '__main__':
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # nobody reads any more: `./dev test | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

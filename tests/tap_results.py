@@ -17,6 +17,7 @@ import signal
 from dataclasses import dataclass, field
 
 PASS, FAIL, SKIP = 'pass', 'fail', 'skip'
+NO_RECORD = 'meson has no result for it'
 
 _TEST = re.compile(r'(not )?ok\b\s*(\d+)?\s*(?:- )?([^#]*)(?:#\s*(skip|todo)\b\S*\s*(.*))?', re.I)
 _PLAN = re.compile(r'1\.\.(\d+)\s*(?:#\s*skip\S*\s*(.*))?$', re.I)
@@ -142,7 +143,7 @@ def log_cases(tests, lines):
         suite, protocol = tests[name]
         cases += program_cases(suite, name, record, protocol)
     for name in sorted(set(tests) - seen):
-        cases.append(Case(tests[name][0], name, '(exit)', FAIL, 'meson has no result for it'))
+        cases.append(Case(tests[name][0], name, '(exit)', FAIL, NO_RECORD))
     return cases
 
 
