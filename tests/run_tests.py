@@ -8,6 +8,7 @@ whatever happened before it. The Linux guest builds in the background meanwhile;
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -264,7 +265,7 @@ def relative(path):
 
 def build_errors(log):
     lines = log.read_text(errors='replace').splitlines()
-    telling = [l for l in lines if 'error' in l.lower() or 'undefined reference' in l]
+    telling = [l for l in lines if re.search(r'error:|ERROR:|undefined reference|^FAILED', l)]
     return (telling or lines[-20:])[:20]
 
 
