@@ -30,8 +30,11 @@ struct chardev_ops {
         void (*output_ready)(void *dev);
 };
 
-/* @in_fd, @out_fd: owned by the chardev from now on, -1 for none (output is then discarded). Both
- * are made non-blocking only by the caller's choice; a regular file is fine as @out_fd. */
+/* @in_fd, @out_fd: owned by the chardev from now on (the caller's still when this fails), -1 for
+ * none (output is then discarded); they may be the same. Pipes are made non-blocking, so their ends
+ * must not be shared with other programs; a terminal's open file description is left as it is. A
+ * regular file is written from the loop's thread, at its offset (or its end, with O_APPEND). 0 or
+ * -errno. */
 int chardev_create(struct loop *loop, int in_fd, int out_fd, struct chardev **cd);
 /* Writes out what it can without blocking for longer than @linger_ms in all, then closes. */
 void chardev_destroy(struct chardev *cd, unsigned linger_ms);
@@ -47,8 +50,12 @@ void chardev_input_ready(struct chardev *cd);
 
 /* Call @fn, in the thread that wrote the last byte of it and once only, when the output contains
  * @text (a substring of the stream; at most 255 bytes). NULL or "" disarms. The bytes up to the
- * match have then been taken. 0 or -EINVAL. */
+ * match have then been taken. @fn may already be on its way when this changes or disarms it.
+ * 0 or -EINVAL. */
 int chardev_watch_output(struct chardev *cd, const char *text, void (*fn)(void *data), void *data);
+
+/* System calls made after chardev_create(), by name, NULL-terminated, besides those of the loop. */
+extern const char *const chardev_syscalls[];
 
 /* True when every byte of output has been handed to the descriptor. Any thread. */
 bool chardev_drained(struct chardev *cd);
