@@ -23,8 +23,8 @@
 /* Kinds are never renumbered or reused. The instance is a vCPU's number for 0x01xx, else as said. */
 enum record_kind {
         RECORD_END = 0x0000,
-        RECORD_VM = 0x0001,       /* what the machine is: struct vm_shape */
-        RECORD_LAYOUT = 0x0002,   /* which layer backs which pages: array of struct mem_extent */
+        RECORD_VM = 0x0001,       /* what the machine is: struct vm_record */
+        RECORD_LAYOUT = 0x0002,   /* which layer backs which pages: array of struct extent */
         RECORD_CPUID = 0x0003,    /* array of struct kvm_cpuid_entry2 */
         RECORD_CLOCK = 0x0010,    /* struct kvm_clock_data and the host's monotonic time of it */
         RECORD_IRQCHIP = 0x0011,  /* struct kvm_irqchip; instance: KVM_IRQCHIP_* */

@@ -8,9 +8,9 @@
  * MREMAP_DONTUNMAP leaves an empty mapping behind, so that at no time can another thread of the
  * process get the address.
  *
- * Why sealing takes two steps: F_SEAL_WRITE is refused while any mapping could write, and the parked
- * one could. F_SEAL_FUTURE_WRITE is not, and closes the door for new ones at once. A template is only
- * published once F_SEAL_WRITE is there.
+ * Why sealing takes two steps: F_SEAL_WRITE is refused while any mapping could write, and the
+ * parked one could. F_SEAL_FUTURE_WRITE is not, and closes the door for new ones at once. A
+ * template is only published once F_SEAL_WRITE is there.
  *
  * A read through a private mapping of a hole would allocate the page in the layer, for all to pay,
  * so that holes are not mapped from the layer at all: what lies under every mapping is anonymous.
@@ -83,8 +83,8 @@ static int open_memfd(struct backing *b, uint64_t size, struct err *err)
         return 0;
 }
 
-/* Huge pages make a freeze 20 to 50 times shorter. MADV_COLLAPSE makes them even where the host does
- * not hand them out by itself, but only of ranges with something in them. */
+/* Huge pages make a freeze 20 to 50 times shorter. MADV_COLLAPSE makes them even where the host
+ * does not hand them out by itself, but only of ranges with something in them. */
 static bool make_huge(struct backing *b)
 {
         uint64_t size = b->size - b->size % BACKING_HUGE_PAGE;
@@ -101,8 +101,7 @@ int backing_create(struct backing *b, uint64_t size, bool huge, bool *got_huge, 
 {
         int r;
 
-        *b = (struct backing){
-                .size = size, .shared_fd = -1, .shared_ro_fd = -1, .pagemap_fd = -1};
+        *b = (struct backing){.size = size, .shared_fd = -1, .shared_ro_fd = -1, .pagemap_fd = -1};
         r = open_memfd(b, size, err);
         if (r == 0)
                 r = open_pagemap(b, err);
@@ -175,15 +174,13 @@ int backing_clone(struct backing *b, uint64_t size, const int *layers, unsigned 
 {
         int r;
 
-        *b = (struct backing){
-                .size = size, .shared_fd = -1, .shared_ro_fd = -1, .pagemap_fd = -1};
+        *b = (struct backing){.size = size, .shared_fd = -1, .shared_ro_fd = -1, .pagemap_fd = -1};
         if (nlayers > BACKING_LAYERS_MAX)
                 return err_input(err, "%u memory layers, expected at most %u", nlayers,
                                  BACKING_LAYERS_MAX);
         r = extent_check(extents, nextents, size, nlayers, err);
         for (size_t i = 0; i < nextents && r == 0; i++)
-                r = extent_add(&b->extents, extents[i].offset, extents[i].length,
-                               extents[i].layer);
+                r = extent_add(&b->extents, extents[i].offset, extents[i].length, extents[i].layer);
         if (r == 0)
                 r = take_layers(b, layers, nlayers, err);
         if (r == 0)
@@ -296,8 +293,8 @@ static int freeze_first(struct backing *b, struct backing_freeze *f, struct err 
         r = park(b, err);
         if (r == 0)
                 r = map_extents(b, &b->shared_ro_fd, &f->data, err);
-        if (r == 0 && fcntl(b->shared_fd, F_ADD_SEALS,
-                            F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW) < 0)
+        if (r == 0 &&
+            fcntl(b->shared_fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW) < 0)
                 r = err_host(err, errno, "sealing guest memory: %s", strerror(errno));
         if (r < 0) {
                 unpark(b);
@@ -357,8 +354,7 @@ static int seal_first(struct backing *b, struct err *err)
                 b->parked = NULL;
         }
         if (fcntl(b->shared_fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SEAL) < 0)
-                return err_host(err, errno,
-                                "sealing guest memory: %s%s", strerror(errno),
+                return err_host(err, errno, "sealing guest memory: %s%s", strerror(errno),
                                 errno == EBUSY ? ": something else maps or pins it" : "");
         b->unsealed = false;
         close_fd(&b->shared_fd);

@@ -4,16 +4,16 @@
  * backing changes under it.
  *
  *      root, until its first freeze:      MAP_SHARED of a memfd
- *      afterwards, and every clone:       MAP_PRIVATE of sealed layers, anonymous where they have holes;
- *                                         the host kernel breaks copy-on-write (engine "private")
+ *      afterwards, and every clone:       MAP_PRIVATE of sealed layers, anonymous where they have
+ * holes; the host kernel breaks copy-on-write (engine "private")
  *
- * A freeze takes three steps, so that the middle one, with all vCPUs stopped, is as short as can be:
+ * A freeze takes three steps, so that the middle one, with all vCPUs stopped, is as short as can
+ * be:
  *
  *      backing_freeze_prepare    vCPUs run     find which parts of the memfd hold data
- *      backing_freeze            stopped       root: move the shared mapping aside (no page is touched),
- *                                              map the memfd privately in its place, allow no new writer
- *                                              clone: copy its own pages into a new memfd
- *      backing_freeze_publish    vCPUs run     drop what was moved aside, seal for good
+ *      backing_freeze            stopped       root: move the shared mapping aside (no page is
+ * touched), map the memfd privately in its place, allow no new writer clone: copy its own pages
+ * into a new memfd backing_freeze_publish    vCPUs run     drop what was moved aside, seal for good
  *
  * Nobody ever writes a sealed layer. Threads: the machine's owner; backing_freeze with every
  * participant stopped.
@@ -32,24 +32,24 @@
 #define BACKING_HUGE_PAGE  (2ull << 20)
 
 struct backing {
-        uint8_t *hva;   /* [I] 2 MiB aligned */
-        uint64_t size;  /* [I] bytes, a multiple of 4 KiB */
-        int pagemap_fd; /* [I] /proc/self/pagemap, opened while that was still allowed */
-        int shared_fd;  /* root before its first freeze: the writable memfd; else -1 */
-        int shared_ro_fd;     /* the same memfd, opened read-only: the layer-to-be */
-        uint8_t *parked;      /* the shared mapping between freeze and publish; else NULL */
-        bool unsealed;        /* the top layer's F_SEAL_WRITE failed; tried again at the next freeze */
+        uint8_t *hva;     /* [I] 2 MiB aligned */
+        uint64_t size;    /* [I] bytes, a multiple of 4 KiB */
+        int pagemap_fd;   /* [I] /proc/self/pagemap, opened while that was still allowed */
+        int shared_fd;    /* root before its first freeze: the writable memfd; else -1 */
+        int shared_ro_fd; /* the same memfd, opened read-only: the layer-to-be */
+        uint8_t *parked;  /* the shared mapping between freeze and publish; else NULL */
+        bool unsealed;    /* the top layer's F_SEAL_WRITE failed; tried again at the next freeze */
         unsigned nlayers;
         int layers[BACKING_LAYERS_MAX]; /* owned; bottom first */
         struct extent_list extents;     /* which layer backs what; the rest is anonymous */
 };
 
-/* Empty memory of @size bytes for a root machine. @huge: put it on huge pages now where the host can;
- * *got_huge says whether. 0 or -errno. */
+/* Empty memory of @size bytes for a root machine. @huge: put it on huge pages now where the host
+ * can; *got_huge says whether. 0 or -errno. */
 int backing_create(struct backing *b, uint64_t size, bool huge, bool *got_huge, struct err *err);
 
-/* Memory of a clone: @layers (duplicated) under @extents (copied), both as a template has them. They
- * are checked: order, bounds, layer numbers, each layer sealed and long enough. */
+/* Memory of a clone: @layers (duplicated) under @extents (copied), both as a template has them.
+ * They are checked: order, bounds, layer numbers, each layer sealed and long enough. */
 int backing_clone(struct backing *b, uint64_t size, const int *layers, unsigned nlayers,
                   const struct extent *extents, size_t nextents, struct err *err);
 

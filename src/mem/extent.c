@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Ranges of pages: see extent.h. All of it is arithmetic on sorted lists, but for the two scans that
- * ask the kernel.
+ * Ranges of pages: see extent.h. All of it is arithmetic on sorted lists, but for the two scans
+ * that ask the kernel.
  */
 #include "mem/extent.h"
 

@@ -13,9 +13,9 @@
 
 /* Payload of RECORD_LAYOUT is an array of these. */
 struct extent {
-        uint64_t offset; /* bytes into guest memory, and into the layer, too */
-        uint64_t length; /* bytes, not 0 */
-        uint32_t layer;  /* index into the layers, 0 at the bottom */
+        uint64_t offset;      /* bytes into guest memory, and into the layer, too */
+        uint64_t length;      /* bytes, not 0 */
+        uint32_t layer;       /* index into the layers, 0 at the bottom */
         uint32_t reserved[3]; /* 0 */
 };
 
@@ -25,9 +25,11 @@ struct extent_list {
 };
 
 void extent_list_fini(struct extent_list *list);
-/* Append; a range that continues the last one with the same layer is merged into it. 0 or -ENOMEM. */
+/* Append; a range that continues the last one with the same layer is merged into it. 0 or -ENOMEM.
+ */
 int extent_add(struct extent_list *list, uint64_t offset, uint64_t length, uint32_t layer);
-/* 0, or -EINVAL when @items is not ascending, apart, page-aligned, inside @size and below @nlayers. */
+/* 0, or -EINVAL when @items is not ascending, apart, page-aligned, inside @size and below @nlayers.
+ */
 int extent_check(const struct extent *items, size_t count, uint64_t size, unsigned nlayers,
                  struct err *err);
 /* Close gaps of at most @gap bytes, then the smallest ones until at most @max ranges are left. */
@@ -40,9 +42,9 @@ uint64_t extent_bytes(const struct extent_list *list);
 /* The parts of @fd (a memfd of @size bytes) that hold data, as ranges of @layer. 0 or -errno. */
 int extent_scan_fd(int fd, uint64_t size, uint32_t layer, struct extent_list *list);
 
-/* The pages of [hva, hva + size) that belong to this process alone (anonymous: written since a private
- * mapping was made, or never backed by a file), as ranges of @layer. @pagemap_fd: /proc/self/pagemap.
- * Uses PAGEMAP_SCAN where there is one (Linux 6.7). 0 or -errno. */
+/* The pages of [hva, hva + size) that belong to this process alone (anonymous: written since a
+ * private mapping was made, or never backed by a file), as ranges of @layer. @pagemap_fd:
+ * /proc/self/pagemap. Uses PAGEMAP_SCAN where there is one (Linux 6.7). 0 or -errno. */
 int extent_scan_private(int pagemap_fd, const uint8_t *hva, uint64_t size, uint32_t layer,
                         struct extent_list *list);
 

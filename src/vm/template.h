@@ -13,10 +13,11 @@
 
 #define TEMPLATE_LAYERS_MAX 200 /* they go into one SCM_RIGHTS message (253 at most) */
 
-struct template {
-        unsigned refs;   /* [a] */
-        int state_fd;    /* [I] */
-        unsigned nlayers; /* [I] */
+struct template
+{
+        unsigned refs;                      /* [a] */
+        int state_fd;                       /* [I] */
+        unsigned nlayers;                   /* [I] */
         int layer_fds[TEMPLATE_LAYERS_MAX]; /* [I] O_RDONLY */
 };
 

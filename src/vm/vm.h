@@ -3,12 +3,12 @@
  * A machine: memory, vCPUs, devices, and its life from creation to the last exit.
  *
  *      vm_create + vm_boot ---.
- *                             +--> vm_start (threads, parked) --> vm_run --> events ... --> vm_destroy
- *      vm_spawn(template) ----'                                    |  ^
- *                                              vm_freeze, vm_pause +--+
+ *                             +--> vm_start (threads, parked) --> vm_run --> events ... -->
+ * vm_destroy vm_spawn(template) ----'                                    |  ^ vm_freeze, vm_pause
+ * +--+
  *
- * One thread, the one that runs the loop given at creation, owns the machine: it makes all the calls
- * below and gets all its events, through the loop. vCPU threads only raise events.
+ * One thread, the one that runs the loop given at creation, owns the machine: it makes all the
+ * calls below and gets all its events, through the loop. vCPU threads only raise events.
  */
 #ifndef RAMET_VM_VM_H
 #define RAMET_VM_VM_H
@@ -39,17 +39,25 @@ enum vm_first_exit {
 };
 
 struct vm_event_args {
-        uint64_t t_ns;              /* CLOCK_MONOTONIC, when it happened */
-        enum vm_first_exit how;     /* FIRST_EXIT */
+        uint64_t t_ns;          /* CLOCK_MONOTONIC, when it happened */
+        enum vm_first_exit how; /* FIRST_EXIT */
 };
 
 typedef void vm_event_fn(void *data, enum vm_event event, const struct vm_event_args *args);
 
-/* What the machine is; saved as RECORD_VM (version 1, little-endian, no padding). */
+/* What the machine is. */
 struct vm_shape {
         uint64_t memory_bytes;
         uint32_t vcpus;
         uint32_t debug_exit_port; /* 0: none */
+};
+
+/* RECORD_VM, version 1: the machine, and the fork that this template was made for. */
+struct vm_record {
+        struct vm_shape shape;
+        uint64_t fork_point_ns; /* CLOCK_MONOTONIC when the fork event happened */
+        uint32_t by_doorbell;   /* 1: a clone's first exit of its own is the read of RESULT */
+        uint32_t layers;        /* memory layers that belong to this state */
 };
 
 struct vm_options {
@@ -57,13 +65,14 @@ struct vm_options {
         struct loop *loop;     /* borrowed; its wake function is the machine's from now on */
         int console_in_fd;     /* owned by the machine from now on, -1: none */
         int console_out_fd;
-        int kick_signal;       /* its handler is installed by vm_kick_init() */
+        int kick_signal; /* its handler is installed by vm_kick_init() */
         enum ramet_hugepages hugepages;
-        vm_event_fn *event;    /* loop thread */
+        vm_event_fn *event; /* loop thread */
         void *event_data;
 };
 
-/* Install the handler of the signal that kicks vCPUs. Once per process, before any machine. 0 or -errno. */
+/* Install the handler of the signal that kicks vCPUs. Once per process, before any machine. 0 or
+ * -errno. */
 int vm_kick_init(int signal);
 
 /* A new machine with empty memory; its console descriptors are the machine's even on failure.
@@ -84,8 +93,9 @@ void vm_run(struct vm *vm);
 /* Stop all vCPUs; returns when none can touch guest memory. Idempotent. */
 void vm_pause(struct vm *vm);
 
-/* Arm one fork: the next ring of the doorbell (or the console text, if not NULL) raises an event and
- * holds that vCPU. Unarmed, a ring answers NOT_ARMED by itself. 0 or -EINVAL (text too long). */
+/* Arm one fork: the next ring of the doorbell (or the console text, if not NULL) raises an event
+ * and holds that vCPU. Unarmed, a ring answers NOT_ARMED by itself. 0 or -EINVAL (text too long).
+ */
 int vm_arm_fork(struct vm *vm, bool doorbell, const char *console_text);
 
 struct vm_freeze_stats {
@@ -116,10 +126,11 @@ void vm_exit_info(struct vm *vm, struct vm_exit_info *info);
 
 /* Guest memory: @shared bytes come from template layers, @private are the machine's own. */
 int vm_memory_usage(struct vm *vm, uint64_t *shared_bytes, uint64_t *private_bytes);
-uint64_t vm_assists(struct vm *vm); /* instructions done for KVM's emulator */
+uint64_t vm_assists(struct vm *vm);         /* instructions done for KVM's emulator */
 struct guest_mem *vm_memory(struct vm *vm); /* to be used while the vCPUs are paused */
 
-/* Ends and joins the vCPU threads, gives the console up to @linger_ms to drain, frees everything. */
+/* Ends and joins the vCPU threads, gives the console up to @linger_ms to drain, frees everything.
+ */
 void vm_destroy(struct vm *vm, unsigned linger_ms);
 
 #endif

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside of a machine, for the files of src/vm only. Who may touch what:
+ *   [I] immutable after vm_start   [o] owner (loop) thread   [v] the vCPU's own thread
+ *   [a] atomic                     [m] under event_lock
+ */
+#ifndef RAMET_VM_MACHINE_H
+#define RAMET_VM_MACHINE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "devices/device.h"
+#include "kvm/kvm.h"
+#include "mem/backing.h"
+#include "sync/sync.h"
+#include "vm/vm.h"
+
+#define VM_DEVICES_MAX 64
+#define VM_EVENTS_MAX  16
+
+/* Requests that a vCPU honours at the top of its loop. */
+enum vcpu_request {
+        VCPU_REQUEST_EXIT, /* end the thread */
+        VCPU_REQUEST_KICK, /* come out of guest mode once, for nothing else */
+};
+
+struct vcpu {
+        struct vm *vm;                /* [I] */
+        struct kvm_vcpu kvm;          /* [I] descriptor and mapping; the run page is [v] */
+        struct sync_participant part; /* the protocol's own rules */
+        pthread_t thread;             /* [o] */
+        bool has_thread;              /* [o] */
+        bool io_pending;              /* [v] the last exit is completed only by entering again */
+        _Atomic uint32_t held;        /* [a] futex: 1 while it waits for vm_fork_done() */
+};
+
+struct vm_device {
+        const struct device_ops *ops;
+        void *dev;
+        unsigned nwindows;
+        struct device_window windows[DEVICE_WINDOWS];
+};
+
+struct queued_event {
+        enum vm_event event;
+        struct vm_event_args args;
+};
+
+struct vm {
+        struct vm_options options; /* [I] */
+        struct vm_shape shape;     /* [I] */
+        struct kvm_host host;      /* [I] */
+        struct kvm_vm kvm;         /* [I] */
+        struct kvm_cpuid2 *cpuid;  /* [I] room for KVM_HOST_CPUID_MAX; as KVM offers it */
+        struct kvm_msr_set msrs;   /* [I] */
+        struct backing backing;    /* [o] */
+        struct guest_mem mem;      /* [I] */
+        struct sync_domain sync;
+        struct vcpu *vcpus;                       /* [I] shape.vcpus of them */
+        struct chardev *console;                  /* [I] */
+        struct device_env env;                    /* [I] */
+        struct vm_device devices[VM_DEVICES_MAX]; /* [I] */
+        unsigned ndevices;                        /* [I] */
+        void *doorbell, *vmgenid;                 /* [I] the two devices with a machine's side */
+        bool booted, started;                     /* [o] */
+        bool paused;                              /* [o] sync_stop() is in force */
+        uint64_t generation;                      /* [o] freezes so far */
+
+        /* the fork that is awaited */
+        _Atomic bool doorbell_armed; /* [a] */
+        _Atomic bool fork_pending;   /* [a] an event was raised, vm_fork_done() has not come */
+        /* a clone's first exit of its own */
+        _Atomic uint32_t first_exit;   /* [a] enum first_exit_state */
+        bool doorbell_fork;            /* [I] it is the read of RESULT */
+        struct loop_watch *kick_timer; /* [o] */
+
+        pthread_mutex_t event_lock;
+        struct queued_event events[VM_EVENTS_MAX]; /* [m] */
+        unsigned nevents;                          /* [m] */
+        bool exited;                               /* [m] exit is set; the first one wins */
+        struct vm_exit_info exit;                  /* [m] */
+        _Atomic uint64_t assists;                  /* [a] */
+};
+
+enum first_exit_state {
+        FIRST_EXIT_NONE, /* not a clone, or it has been reported */
+        FIRST_EXIT_AWAITED,
+};
+
+uint64_t vm_now_ns(void);
+
+/* vm.c */
+void vm_raise(struct vm *vm, enum vm_event event, const struct vm_event_args *args);
+void vm_exit_with(struct vm *vm, enum ramet_exit reason, int status, const char *fmt, ...)
+        __attribute__((format(printf, 4, 5)));
+void vm_first_exit(struct vm *vm, enum vm_first_exit how);
+int vm_map_memory(struct vm *vm, struct err *err);
+int vm_new(const struct vm_options *options, const struct vm_shape *shape, struct vm **vm,
+           struct err *err);
+int vm_make_machine(struct vm *vm, struct err *err);
+
+/* vcpu.c */
+void vcpu_kick(void *vcpu);
+int vcpu_start(struct vcpu *vcpu, struct err *err);
+void vcpu_hold_current(struct vm *vm); /* the calling thread's vCPU parks until it is released */
+void vcpu_release_all(struct vm *vm);
+
+/* bus.c */
+void bus_access(struct vm *vm, enum device_space space, uint64_t address, uint8_t *data,
+                unsigned len, bool write);
+int machine_devices_create(struct vm *vm, struct err *err);
+void machine_devices_destroy(struct vm *vm);
+
+/* state.c */
+int machine_save(struct vm *vm, struct record_writer *w, struct err *err);
+int machine_restore_devices(struct vm *vm, const struct record_reader *r, struct err *err);
+
+#endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A stopped machine to records, but for its memory; and its devices back. What belongs to vCPUs and
+ * interrupt controllers is in src/kvm, each device knows its own record.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vm/machine.h"
+
+/* Devices of one kind are told apart by their order. */
+static uint32_t instance_of(const struct vm *vm, unsigned index)
+{
+        uint32_t n = 0;
+
+        for (unsigned i = 0; i < index; i++)
+                n += vm->devices[i].ops->record_kind == vm->devices[index].ops->record_kind;
+        return n;
+}
+
+static int save_devices(struct vm *vm, struct record_writer *w, struct err *err)
+{
+        for (unsigned i = 0; i < vm->ndevices; i++) {
+                const struct vm_device *d = &vm->devices[i];
+                void *record = calloc(1, d->ops->record_length + 1);
+
+                if (!record)
+                        return err_host(err, ENOMEM, "no memory for the state of %s", d->ops->name);
+                d->ops->save(d->dev, record);
+                record_add(w, d->ops->record_kind, instance_of(vm, i), d->ops->record_version,
+                           record, d->ops->record_length);
+                free(record);
+        }
+        return 0;
+}
+
+int machine_save(struct vm *vm, struct record_writer *w, struct err *err)
+{
+        int r;
+
+        record_add(w, RECORD_CPUID, 0, 1, vm->cpuid->entries,
+                   vm->cpuid->nent * sizeof vm->cpuid->entries[0]);
+        r = kvm_vm_save(&vm->host, &vm->kvm, w, err);
+        if (r == 0)
+                r = save_devices(vm, w, err);
+        for (unsigned i = 0; i < vm->shape.vcpus && r == 0; i++)
+                r = kvm_vcpu_save(&vm->host, &vm->kvm, &vm->vcpus[i].kvm, &vm->msrs, w, err);
+        return r;
+}
+
+int machine_restore_devices(struct vm *vm, const struct record_reader *reader, struct err *err)
+{
+        for (unsigned i = 0; i < vm->ndevices; i++) {
+                const struct vm_device *d = &vm->devices[i];
+                const struct record *rec =
+                        record_find(reader, d->ops->record_kind, instance_of(vm, i));
+                int r;
+
+                if (!rec)
+                        return err_input(err, "saved state: no record of device %s", d->ops->name);
+                if (rec->length != d->ops->record_length)
+                        return err_input(err, "saved state: device %s: %u bytes, expected %u",
+                                         d->ops->name, rec->length, d->ops->record_length);
+                r = d->ops->restore(d->dev, rec->data, rec->version, err);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}

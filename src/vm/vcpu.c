@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A vCPU's thread: honour what is pending, enter the guest, dispatch the exit, and again.
+ *
+ *      top:  pending? ---yes--> complete the I/O of the last exit, honour requests,
+ *       ^      |no              leave the read section, wait while stopped or held, enter it again
+ *       |      v
+ *       |   immediate_exit = 0; sync_guest_begin; KVM_RUN; sync_guest_end
+ *       '--- dispatch the exit
+ *
+ * The read section covers guest mode and dispatch; it is left only at the top, so that a stopped
+ * vCPU is one whose state can be saved. The kick is a signal whose handler sets immediate_exit of
+ * the thread's own vCPU: one that lands between the last check and KVM_RUN makes KVM_RUN return at
+ * once.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "vm/machine.h"
+#include "x86/assist.h"
+
+/* More exits than this without completing one instruction's I/O is not a guest, it is a bug. */
+#define COMPLETE_MAX 64
+
+static _Thread_local struct vcpu *current;
+static _Thread_local struct kvm_run *volatile current_run;
+
+/* --- kick --- */
+
+static void on_kick(int signal)
+{
+        struct kvm_run *run = current_run;
+
+        (void)signal;
+        if (run)
+                run->immediate_exit = 1;
+}
+
+int vm_kick_init(int signal)
+{
+        struct sigaction sa = {.sa_handler = on_kick};
+
+        sigemptyset(&sa.sa_mask);
+        return sigaction(signal, &sa, NULL) < 0 ? -errno : 0;
+}
+
+void vcpu_kick(void *data)
+{
+        struct vcpu *vcpu = data;
+
+        if (vcpu->has_thread)
+                pthread_kill(vcpu->thread, vcpu->vm->options.kick_signal);
+}
+
+/* --- hold: a vCPU waits for the end of the fork that it asked for --- */
+
+void vcpu_hold_current(struct vm *vm)
+{
+        if (current && current->vm == vm)
+                atomic_store(&current->held, 1);
+}
+
+void vcpu_release_all(struct vm *vm)
+{
+        for (unsigned i = 0; i < vm->shape.vcpus; i++) {
+                _Atomic uint32_t *held = &vm->vcpus[i].held;
+
+                if (atomic_exchange(held, 0))
+                        syscall(SYS_futex, held, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+        }
+}
+
+static void wait_while_held(struct vcpu *vcpu)
+{
+        while (atomic_load(&vcpu->held))
+                syscall(SYS_futex, &vcpu->held, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* --- exits --- */
+
+static void crash(struct vcpu *vcpu, const char *what)
+{
+        struct kvm_regs regs = {0};
+
+        kvm_ioctl(vcpu->kvm.fd, KVM_GET_REGS, &regs);
+        vm_exit_with(vcpu->vm, RAMET_EXIT_CRASH, 0, "%s, vCPU %u at rip %#llx", what, vcpu->kvm.id,
+                     (unsigned long long)regs.rip);
+}
+
+static void exit_io(struct vcpu *vcpu)
+{
+        struct kvm_run *run = vcpu->kvm.run;
+        uint8_t *data = (uint8_t *)run + run->io.data_offset;
+
+        for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size)
+                bus_access(vcpu->vm, DEVICE_PIO, run->io.port, data, run->io.size,
+                           run->io.direction == KVM_EXIT_IO_OUT);
+        vcpu->io_pending = true;
+}
+
+static void exit_mmio(struct vcpu *vcpu)
+{
+        struct kvm_run *run = vcpu->kvm.run;
+        unsigned len = run->mmio.len;
+
+        if (len >= 1 && len <= sizeof run->mmio.data)
+                bus_access(vcpu->vm, DEVICE_MMIO, run->mmio.phys_addr, run->mmio.data, len,
+                           run->mmio.is_write);
+        vcpu->io_pending = true;
+}
+
+static void exit_internal_error(struct vcpu *vcpu)
+{
+        const struct kvm_run *run = vcpu->kvm.run;
+        char what[160];
+        size_t n;
+        int r;
+
+        if (run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION) {
+                snprintf(what, sizeof what, "KVM internal error %u", run->internal.suberror);
+                crash(vcpu, what);
+                return;
+        }
+        n = 0;
+        if (run->emulation_failure.ndata >= 3 &&
+            (run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES))
+                n = run->emulation_failure.insn_size;
+        if (n > sizeof run->emulation_failure.insn_bytes)
+                n = sizeof run->emulation_failure.insn_bytes;
+        r = x86_assist(vcpu->kvm.fd, run->emulation_failure.insn_bytes, n);
+        if (r > 0) {
+                atomic_fetch_add(&vcpu->vm->assists, 1);
+                return;
+        }
+        r = snprintf(what, sizeof what, "this host's KVM cannot emulate the instruction");
+        for (size_t i = 0; i < n; i++)
+                r += snprintf(what + r, sizeof what - (size_t)r, " %02x",
+                              run->emulation_failure.insn_bytes[i]);
+        crash(vcpu, what);
+}
+
+static void dispatch(struct vcpu *vcpu)
+{
+        struct kvm_run *run = vcpu->kvm.run;
+        char what[96];
+
+        switch (run->exit_reason) {
+        case KVM_EXIT_IO:
+                exit_io(vcpu);
+                break;
+        case KVM_EXIT_MMIO:
+                exit_mmio(vcpu);
+                break;
+        case KVM_EXIT_INTERNAL_ERROR:
+                exit_internal_error(vcpu);
+                break;
+        case KVM_EXIT_SHUTDOWN:
+                crash(vcpu, "guest triple fault");
+                break;
+        case KVM_EXIT_FAIL_ENTRY:
+                snprintf(what, sizeof what, "KVM could not enter the guest, hardware reason %#llx",
+                         (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
+                crash(vcpu, what);
+                break;
+        case KVM_EXIT_SYSTEM_EVENT:
+                snprintf(what, sizeof what, "system event %u", run->system_event.type);
+                crash(vcpu, what);
+                break;
+        case KVM_EXIT_INTR:
+        case KVM_EXIT_IRQ_WINDOW_OPEN:
+        case KVM_EXIT_HLT:
+                break;
+        default:
+                snprintf(what, sizeof what, "unexpected KVM exit %u", run->exit_reason);
+                crash(vcpu, what);
+        }
+}
+
+/* --- the loop --- */
+
+static void run_failed(struct vcpu *vcpu, int error)
+{
+        if (error == EINTR || error == EAGAIN) /* a kick, or an AP that has just got its SIPI */
+                return;
+        vm_exit_with(vcpu->vm, RAMET_EXIT_HOST, 0, "KVM_RUN: vCPU %u: %s", vcpu->kvm.id,
+                     strerror(error));
+}
+
+static void note_first_exit(struct vcpu *vcpu, bool interrupted)
+{
+        struct vm *vm = vcpu->vm;
+
+        if (vm->doorbell_fork || atomic_load(&vm->first_exit) != FIRST_EXIT_AWAITED)
+                return;
+        if (!interrupted)
+                vm_first_exit(vm, VM_FIRST_EXIT_ANY);
+        else if (sync_test_clear(&vcpu->part, VCPU_REQUEST_KICK))
+                vm_first_exit(vm, VM_FIRST_EXIT_KICK);
+}
+
+static void enter_guest(struct vcpu *vcpu)
+{
+        struct kvm_run *run = vcpu->kvm.run;
+        int error = 0;
+
+        run->immediate_exit = 0;
+        if (!sync_guest_begin(&vcpu->part))
+                return;
+        if (ioctl(vcpu->kvm.fd, KVM_RUN, 0) < 0)
+                error = errno;
+        sync_guest_end(&vcpu->part);
+        vcpu->io_pending = false;
+        if (atomic_load(&vcpu->vm->first_exit) != FIRST_EXIT_NONE)
+                note_first_exit(vcpu, error != 0);
+        if (error)
+                run_failed(vcpu, error);
+        else
+                dispatch(vcpu);
+}
+
+/* KVM finishes an I/O instruction when the vCPU is entered again; with immediate_exit that is all
+ * it does. An access that straddles two pages makes a second exit first. */
+static void complete_io(struct vcpu *vcpu)
+{
+        struct kvm_run *run = vcpu->kvm.run;
+
+        for (unsigned i = 0; vcpu->io_pending && i < COMPLETE_MAX; i++) {
+                vcpu->io_pending = false;
+                run->immediate_exit = 1;
+                if (ioctl(vcpu->kvm.fd, KVM_RUN, 0) == 0)
+                        dispatch(vcpu);
+                else if (errno != EINTR)
+                        run_failed(vcpu, errno);
+        }
+}
+
+static void *vcpu_main(void *data)
+{
+        struct vcpu *vcpu = data;
+        char name[16];
+
+        current = vcpu;
+        current_run = vcpu->kvm.run;
+        snprintf(name, sizeof name, "vcpu%u", vcpu->kvm.id);
+        pthread_setname_np(pthread_self(), name);
+        sync_enter(&vcpu->part);
+        while (!sync_test_clear(&vcpu->part, VCPU_REQUEST_EXIT)) {
+                if (atomic_load(&vcpu->held) || sync_pending(&vcpu->part)) {
+                        complete_io(vcpu);
+                        sync_test_clear(&vcpu->part, VCPU_REQUEST_KICK);
+                        sync_exit(&vcpu->part);
+                        wait_while_held(vcpu);
+                        sync_enter(&vcpu->part);
+                        continue;
+                }
+                enter_guest(vcpu);
+        }
+        current_run = NULL;
+        sync_leave(&vcpu->part);
+        return NULL;
+}
+
+int vcpu_start(struct vcpu *vcpu, struct err *err)
+{
+        sigset_t all, old;
+        int r;
+
+        /* Only the kick reaches a vCPU thread; all other signals are for the program's own threads.
+         */
+        sigfillset(&all);
+        sigdelset(&all, vcpu->vm->options.kick_signal);
+        pthread_sigmask(SIG_SETMASK, &all, &old);
+        r = pthread_create(&vcpu->thread, NULL, vcpu_main, vcpu);
+        pthread_sigmask(SIG_SETMASK, &old, NULL);
+        if (r)
+                return err_host(err, r, "a thread for vCPU %u: %s", vcpu->kvm.id, strerror(r));
+        vcpu->has_thread = true;
+        return 0;
+}

@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Life of a machine, from empty to gone, and its events. Freezing and spawning are in freeze.c and
+ * spawn.c, what a vCPU thread does in vcpu.c.
+ *
+ * Order of birth, for a root and a clone alike: KVM's VM, memory, slots, interrupt controllers,
+ * vCPUs, devices. The slots come before the interrupt controllers because a slot change after those
+ * waits for a grace period in the kernel (7 ms on the test host, nothing the other way round).
+ */
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <ramet/fork_abi.h>
+
+#include "vm/machine.h"
+#include "x86/acpi.h"
+#include "x86/cpuid.h"
+#include "x86/layout.h"
+
+#define HUGE_AUTO_MAX (1ull << 30)
+#define KICK_AFTER_NS 100000000ull /* a clone that has not left its guest by then is made to */
+
+uint64_t vm_now_ns(void)
+{
+        struct timespec ts;
+
+        clock_gettime(CLOCK_MONOTONIC, &ts);
+        return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* --- events: raised by any thread, delivered by the owner's loop --- */
+
+void vm_raise(struct vm *vm, enum vm_event event, const struct vm_event_args *args)
+{
+        pthread_mutex_lock(&vm->event_lock);
+        if (vm->nevents < VM_EVENTS_MAX) {
+                struct queued_event *q = &vm->events[vm->nevents++];
+
+                *q = (struct queued_event){.event = event};
+                if (args)
+                        q->args = *args;
+                if (!q->args.t_ns)
+                        q->args.t_ns = vm_now_ns();
+        }
+        pthread_mutex_unlock(&vm->event_lock);
+        loop_wake(vm->options.loop);
+}
+
+static void deliver(void *data)
+{
+        struct vm *vm = data;
+        struct queued_event events[VM_EVENTS_MAX];
+        unsigned n;
+
+        pthread_mutex_lock(&vm->event_lock);
+        n = vm->nevents;
+        memcpy(events, vm->events, n * sizeof events[0]);
+        vm->nevents = 0;
+        pthread_mutex_unlock(&vm->event_lock);
+        for (unsigned i = 0; i < n; i++)
+                vm->options.event(vm->options.event_data, events[i].event, &events[i].args);
+}
+
+void vm_exit_with(struct vm *vm, enum ramet_exit reason, int status, const char *fmt, ...)
+{
+        bool first;
+        va_list ap;
+
+        pthread_mutex_lock(&vm->event_lock);
+        first = !vm->exited;
+        if (first) {
+                vm->exited = true;
+                vm->exit = (struct vm_exit_info){.reason = reason, .status = status};
+                va_start(ap, fmt);
+                vsnprintf(vm->exit.text, sizeof vm->exit.text, fmt, ap);
+                va_end(ap);
+        }
+        pthread_mutex_unlock(&vm->event_lock);
+        if (!first)
+                return;
+        for (unsigned i = 0; i < vm->shape.vcpus; i++)
+                sync_request(&vm->vcpus[i].part, VCPU_REQUEST_EXIT);
+        vm_raise(vm, VM_EVENT_EXIT, NULL);
+}
+
+void vm_exit_info(struct vm *vm, struct vm_exit_info *info)
+{
+        pthread_mutex_lock(&vm->event_lock);
+        *info = vm->exit;
+        pthread_mutex_unlock(&vm->event_lock);
+}
+
+void vm_first_exit(struct vm *vm, enum vm_first_exit how)
+{
+        struct vm_event_args args = {.t_ns = vm_now_ns(), .how = how};
+        uint32_t awaited = FIRST_EXIT_AWAITED;
+
+        if (atomic_compare_exchange_strong(&vm->first_exit, &awaited, FIRST_EXIT_NONE))
+                vm_raise(vm, VM_EVENT_FIRST_EXIT, &args);
+}
+
+/* --- what devices may do to the machine --- */
+
+static void env_irq(void *machine, unsigned gsi, bool level)
+{
+        struct vm *vm = machine;
+
+        kvm_vm_irq_line(&vm->kvm, gsi, level);
+}
+
+static void fork_rung(struct vm *vm, enum vm_event event)
+{
+        bool busy = false;
+
+        if (!atomic_compare_exchange_strong(&vm->fork_pending, &busy, true)) {
+                vcpu_hold_current(vm); /* the same fork answers this ring, too */
+                return;
+        }
+        vcpu_hold_current(vm);
+        vm_raise(vm, event, NULL);
+}
+
+static void env_notify(void *machine, enum device_event event, uint64_t arg)
+{
+        struct vm *vm = machine;
+
+        switch (event) {
+        case DEVICE_POWEROFF:
+                vm_exit_with(vm, RAMET_EXIT_POWEROFF, 0, "powered off");
+                break;
+        case DEVICE_REBOOT:
+                vm_exit_with(vm, RAMET_EXIT_REBOOT, 0, "asked for a reboot");
+                break;
+        case DEVICE_EXIT:
+                vm_exit_with(vm, RAMET_EXIT_DEBUG, (int)(arg & 0xff), "debug exit, status %u",
+                             (unsigned)(arg & 0xff));
+                break;
+        case DEVICE_FORK_RING:
+                if (atomic_exchange(&vm->doorbell_armed, false) || atomic_load(&vm->fork_pending))
+                        fork_rung(vm, VM_EVENT_FORK_DOORBELL);
+                else
+                        doorbell_set_result(vm->doorbell, RAMET_DOORBELL_NOT_ARMED, 0);
+                break;
+        }
+}
+
+static void console_matched(void *data)
+{
+        fork_rung(data, VM_EVENT_FORK_CONSOLE);
+}
+
+int vm_arm_fork(struct vm *vm, bool doorbell, const char *console_text)
+{
+        atomic_store(&vm->doorbell_armed, doorbell);
+        return chardev_watch_output(vm->console, console_text, console_matched, vm);
+}
+
+void vm_fork_done(struct vm *vm, uint32_t result, uint32_t count)
+{
+        doorbell_set_result(vm->doorbell, result, count);
+        atomic_store(&vm->fork_pending, false);
+        vcpu_release_all(vm);
+}
+
+/* --- birth --- */
+
+static void describe_memory(struct vm *vm)
+{
+        uint64_t size = vm->shape.memory_bytes;
+        uint64_t low = size < LAYOUT_LOW_RAM_END ? size : LAYOUT_LOW_RAM_END;
+
+        vm->mem = (struct guest_mem){
+                .regions[0] = {.gpa = 0, .size = low, .offset = 0, .hva = vm->backing.hva},
+                .nregions = 1,
+        };
+        if (low == size)
+                return;
+        vm->mem.regions[vm->mem.nregions++] = (struct guest_region){
+                .gpa = LAYOUT_HIGH_RAM,
+                .size = size - low,
+                .offset = low,
+                .hva = vm->backing.hva + low,
+        };
+}
+
+int vm_map_memory(struct vm *vm, struct err *err)
+{
+        describe_memory(vm);
+        for (unsigned i = 0; i < vm->mem.nregions; i++) {
+                const struct guest_region *g = &vm->mem.regions[i];
+                int r = kvm_vm_set_slot(&vm->kvm, i, g->gpa, g->size, g->hva, 0, err);
+
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static int create_vcpus(struct vm *vm, struct err *err)
+{
+        for (unsigned i = 0; i < vm->shape.vcpus; i++) {
+                struct vcpu *vcpu = &vm->vcpus[i];
+                int r = kvm_vcpu_open(&vm->host, &vm->kvm, i, &vcpu->kvm, err);
+
+                if (r < 0)
+                        return r;
+                x86_cpuid_for_vcpu(vm->cpuid, i, vm->shape.vcpus);
+                r = kvm_ioctl(vcpu->kvm.fd, KVM_SET_CPUID2, vm->cpuid);
+                if (r < 0)
+                        return err_host(err, -r, "KVM_SET_CPUID2: vCPU %u: %s", i, strerror(-r));
+        }
+        return 0;
+}
+
+/* Everything with a KVM descriptor, over memory that is mapped already. */
+int vm_make_machine(struct vm *vm, struct err *err)
+{
+        int r = vm_map_memory(vm, err);
+
+        if (r == 0)
+                r = kvm_vm_create_irqchip(&vm->host, &vm->kvm, err);
+        if (r == 0)
+                r = create_vcpus(vm, err);
+        if (r == 0)
+                r = machine_devices_create(vm, err);
+        return r;
+}
+
+static int check_shape(const struct vm *vm, struct err *err)
+{
+        const struct vm_shape *s = &vm->shape;
+
+        if (s->vcpus < 1 || s->vcpus > RAMET_VCPUS_MAX || s->vcpus > vm->host.max_vcpus)
+                return err_input(err, "%u vCPUs: expected 1 to %u", s->vcpus,
+                                 vm->host.max_vcpus < RAMET_VCPUS_MAX ? vm->host.max_vcpus
+                                                                      : RAMET_VCPUS_MAX);
+        if (s->memory_bytes < RAMET_MEMORY_MIN || s->memory_bytes > RAMET_MEMORY_MAX ||
+            s->memory_bytes % 4096)
+                return err_input(err, "%llu bytes of memory: expected 1 MiB to 1 TiB in pages",
+                                 (unsigned long long)s->memory_bytes);
+        if (s->debug_exit_port > 0xfffc)
+                return err_input(err, "debug exit port %#x: expected at most 0xfffc",
+                                 s->debug_exit_port);
+        return 0;
+}
+
+int vm_new(const struct vm_options *options, const struct vm_shape *shape, struct vm **out,
+           struct err *err)
+{
+        struct vm *vm = calloc(1, sizeof *vm);
+        int r;
+
+        if (!vm) {
+                close(options->console_in_fd);
+                close(options->console_out_fd);
+                return err_host(err, ENOMEM, "no memory for a machine");
+        }
+        vm->options = *options;
+        vm->shape = *shape;
+        vm->host.fd = vm->kvm.fd = -1;
+        vm->backing.shared_fd = vm->backing.shared_ro_fd = vm->backing.pagemap_fd = -1;
+        pthread_mutex_init(&vm->event_lock, NULL);
+        sync_domain_init(&vm->sync);
+        loop_set_wake(options->loop, deliver, vm);
+        r = chardev_create(options->loop, options->console_in_fd, options->console_out_fd,
+                           &vm->console);
+        if (r < 0) {
+                vm_destroy(vm, 0);
+                return err_host(err, -r, "console: %s", strerror(-r));
+        }
+        vm->env = (struct device_env){
+                .mem = &vm->mem,
+                .loop = options->loop,
+                .console = vm->console,
+                .irq = env_irq,
+                .notify = env_notify,
+                .machine = vm,
+        };
+        r = kvm_host_open(&vm->host, err);
+        if (r == 0)
+                r = check_shape(vm, err);
+        if (r == 0)
+                r = kvm_vm_open(&vm->host, &vm->kvm, err);
+        if (r == 0) {
+                vm->cpuid = calloc(1, sizeof *vm->cpuid +
+                                              KVM_HOST_CPUID_MAX * sizeof vm->cpuid->entries[0]);
+                vm->vcpus = calloc(shape->vcpus, sizeof *vm->vcpus);
+                if (!vm->cpuid || !vm->vcpus)
+                        r = err_host(err, ENOMEM, "no memory for %u vCPUs", shape->vcpus);
+        }
+        if (r < 0) {
+                vm_destroy(vm, 0);
+                return r;
+        }
+        for (unsigned i = 0; i < shape->vcpus; i++) {
+                vm->vcpus[i].vm = vm;
+                vm->vcpus[i].kvm.fd = -1;
+                sync_join(&vm->sync, &vm->vcpus[i].part, vcpu_kick, &vm->vcpus[i]);
+        }
+        *out = vm;
+        return 0;
+}
+
+static bool wants_huge(const struct vm_options *o)
+{
+        if (o->hugepages == RAMET_HUGEPAGES_AUTO)
+                return o->shape.memory_bytes <= HUGE_AUTO_MAX;
+        return o->hugepages == RAMET_HUGEPAGES_ON;
+}
+
+int vm_create(const struct vm_options *options, struct vm **out, struct err *err)
+{
+        struct vm *vm;
+        bool huge;
+        int r = vm_new(options, &options->shape, &vm, err);
+
+        if (r < 0)
+                return r;
+        r = kvm_host_cpuid(&vm->host, vm->cpuid, err);
+        if (r == 0)
+                r = backing_create(&vm->backing, vm->shape.memory_bytes, wants_huge(options), &huge,
+                                   err);
+        if (r == 0 && options->hugepages == RAMET_HUGEPAGES_ON && !huge)
+                r = err_host(err, ENOTSUP,
+                             "this host gives guest memory no huge pages "
+                             "(--hugepages on): use auto or off");
+        if (r == 0)
+                r = vm_make_machine(vm, err);
+        if (r == 0)
+                r = kvm_msr_set_probe(&vm->host, &vm->vcpus[0].kvm, &vm->msrs, err);
+        if (r < 0) {
+                vm_destroy(vm, 0);
+                return r;
+        }
+        *out = vm;
+        return 0;
+}
+
+int vm_boot(struct vm *vm, const struct boot_source *source, struct err *err)
+{
+        int fd = vm->vcpus[0].kvm.fd;
+        struct kvm_sregs sregs;
+        struct kvm_regs regs;
+        struct x86_entry entry;
+        int r = acpi_write_tables(&vm->mem, vm->shape.vcpus, err);
+
+        if (r == 0)
+                r = boot_load(source, &vm->mem, &entry, err);
+        if (r < 0)
+                return r;
+        r = kvm_ioctl(fd, KVM_GET_SREGS, &sregs);
+        if (r == 0)
+                r = x86_entry_setup(&entry, &vm->mem, &regs, &sregs);
+        if (r == 0)
+                r = kvm_ioctl(fd, KVM_SET_SREGS, &sregs);
+        if (r == 0)
+                r = kvm_ioctl(fd, KVM_SET_REGS, &regs);
+        if (r < 0)
+                return err_host(err, -r, "setting up the boot processor: %s", strerror(-r));
+        vm->booted = true;
+        return 0;
+}
+
+/* --- running --- */
+
+int vm_start(struct vm *vm, struct err *err)
+{
+        sync_stop(&vm->sync);
+        vm->paused = true;
+        vm->started = true;
+        for (unsigned i = 0; i < vm->shape.vcpus; i++) {
+                int r = vcpu_start(&vm->vcpus[i], err);
+
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static void kick_for_first_exit(void *data)
+{
+        struct vm *vm = data;
+
+        for (unsigned i = 0; i < vm->shape.vcpus; i++)
+                sync_request(&vm->vcpus[i].part, VCPU_REQUEST_KICK);
+}
+
+void vm_run(struct vm *vm)
+{
+        if (!vm->paused)
+                return;
+        vm->paused = false;
+        sync_resume(&vm->sync);
+        if (atomic_load(&vm->first_exit) == FIRST_EXIT_AWAITED && !vm->doorbell_fork &&
+            !vm->kick_timer)
+                loop_add_timer(vm->options.loop, KICK_AFTER_NS, kick_for_first_exit, vm,
+                               &vm->kick_timer);
+}
+
+void vm_pause(struct vm *vm)
+{
+        if (vm->paused)
+                return;
+        sync_stop(&vm->sync);
+        vm->paused = true;
+}
+
+int vm_memory_usage(struct vm *vm, uint64_t *shared_bytes, uint64_t *private_bytes)
+{
+        return backing_usage(&vm->backing, shared_bytes, private_bytes);
+}
+
+uint64_t vm_assists(struct vm *vm)
+{
+        return atomic_load(&vm->assists);
+}
+
+struct guest_mem *vm_memory(struct vm *vm)
+{
+        return &vm->mem;
+}
+
+/* --- end --- */
+
+static void end_vcpus(struct vm *vm)
+{
+        if (!vm->vcpus)
+                return;
+        for (unsigned i = 0; i < vm->shape.vcpus; i++)
+                sync_request(&vm->vcpus[i].part, VCPU_REQUEST_EXIT);
+        vcpu_release_all(vm);
+        if (vm->paused)
+                sync_resume(&vm->sync);
+        vm->paused = false;
+        for (unsigned i = 0; i < vm->shape.vcpus; i++) {
+                if (vm->vcpus[i].has_thread)
+                        pthread_join(vm->vcpus[i].thread, NULL);
+                sync_leave(&vm->vcpus[i].part);
+        }
+}
+
+void vm_destroy(struct vm *vm, unsigned linger_ms)
+{
+        if (!vm)
+                return;
+        end_vcpus(vm);
+        loop_remove(vm->kick_timer);
+        loop_set_wake(vm->options.loop, NULL, NULL);
+        machine_devices_destroy(vm);
+        if (vm->console)
+                chardev_destroy(vm->console, linger_ms);
+        for (unsigned i = 0; vm->vcpus && i < vm->shape.vcpus; i++)
+                kvm_vcpu_close(&vm->vcpus[i].kvm);
+        kvm_vm_close(&vm->kvm);
+        kvm_host_close(&vm->host);
+        backing_destroy(&vm->backing);
+        sync_domain_fini(&vm->sync);
+        pthread_mutex_destroy(&vm->event_lock);
+        free(vm->vcpus);
+        free(vm->cpuid);
+        free(vm);
+}

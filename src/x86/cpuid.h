@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The processor that a guest sees: what KVM offers, with each vCPU's own number and the number of
+ * processors put in. Source: Intel SDM volume 2A, CPUID.
+ */
+#ifndef RAMET_X86_CPUID_H
+#define RAMET_X86_CPUID_H
+
+#include <linux/kvm.h>
+
+/* Change @cpuid (KVM_GET_SUPPORTED_CPUID's answer, or the result of an earlier call) to that of
+ * vCPU
+ * @id of @count. */
+void x86_cpuid_for_vcpu(struct kvm_cpuid2 *cpuid, unsigned id, unsigned count);
+
+#endif
