@@ -76,7 +76,9 @@ static void ask_for_fork(unsigned cpu, uint64_t first, uint64_t end)
         uint64_t sum = 0;
 
         if (cpu == 0) {
-                number_raw = doorbell_ring();
+                number_raw = RAMET_DOORBELL_NOT_ARMED;
+                if (doorbell_present())
+                        number_raw = doorbell_ring();
                 count = doorbell_count();
                 number = number_raw >= RAMET_DOORBELL_ERROR ? 0 : number_raw;
                 __atomic_store_n(&rung, 1, __ATOMIC_RELEASE);

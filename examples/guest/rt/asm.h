@@ -19,8 +19,7 @@
 #define CPU_USER_RSP0 0
 #define CPU_TSS       8
 
-/* What the first processor finds in EAX: the multiboot magic, or what start64 and PVH leave there.
- */
+/* boot_magic: what a multiboot loader leaves in EAX, what start64 puts there; 0 means PVH. */
 #define BOOT_MAGIC_MULTIBOOT 0x2badb002
 #define BOOT_MAGIC_LINUX64   0x34364c58
 

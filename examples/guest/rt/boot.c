@@ -170,7 +170,7 @@ const uint8_t *acpi_find(const char signature[4])
         const uint8_t *xsdt;
         uint64_t len;
 
-        if (!boot.rsdp)
+        if (!boot.rsdp || ((const uint8_t *)boot.rsdp)[15] < 2) /* revision 2 brought the XSDT */
                 return NULL;
         xsdt = (const uint8_t *)get((const uint8_t *)boot.rsdp + 24, 8);
         if (!xsdt)

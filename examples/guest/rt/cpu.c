@@ -111,6 +111,7 @@ static void timer_set(uint32_t mode, unsigned ms)
 
 void timer_periodic(unsigned ms)
 {
+        this_cpu()->periodic = 1;
         timer_set(LVT_PERIODIC, ms);
 }
 
@@ -122,7 +123,8 @@ static void sleep_halted(uint64_t ms)
                 unsigned part = ms < TIMER_MAX_MS ? (unsigned)ms : TIMER_MAX_MS;
                 uint64_t before = cpu->timer;
 
-                timer_set(0, part);
+                if (!cpu->periodic)
+                        timer_set(0, part);
                 while (cpu->timer == before)
                         asm volatile("sti; hlt; cli" : : : "memory");
                 ms -= part;

@@ -7,6 +7,6 @@
         .long 18
 1:      .asciz "Xen"
 2:      .balign 4
-3:      .long start32
+3:      .long start_pvh
 4:
         .section .note.GNU-stack, "", @progbits

@@ -70,6 +70,7 @@ struct cpu { /* lies at the bottom of the processor's stack */
         unsigned id;
         unsigned apic_id;
         volatile unsigned online;
+        unsigned periodic;       /* timer_periodic() was called: sleep_ms() waits for one tick */
         volatile uint64_t timer; /* interrupts of the local APIC's timer so far */
 };
 
@@ -98,9 +99,9 @@ unsigned cpu_count(void);               /* from the MADT, else cpus=N, else 1 */
 void smp_run(void (*fn)(unsigned cpu)); /* fn on all processors at CPL 0; back when CPU 0 is done */
 uint64_t run_user(uint64_t (*fn)(void *), void *arg); /* fn(arg) at CPL 3 on this processor */
 void sleep_ms(unsigned ms);                           /* [any] halts, so other VMs get the core */
-void timer_periodic(unsigned ms); /* count in this_cpu()->timer; not together with sleep_ms */
-_Noreturn void guest_exit(unsigned value); /* [any] debug-exit port; else powers off */
-_Noreturn void guest_poweroff(void);       /* [any] ACPI S5 */
+void timer_periodic(unsigned ms);                     /* count in this_cpu()->timer from now on */
+_Noreturn void guest_exit(unsigned value);            /* [any] debug-exit port; else powers off */
+_Noreturn void guest_poweroff(void);                  /* [any] ACPI S5 */
 _Noreturn void halt(void);
 
 uint32_t lapic_read(unsigned reg);
@@ -186,6 +187,11 @@ static inline void mmio_write(uint64_t gpa, uint32_t v)
 }
 
 /* The doorbell, by its MMIO page: works in CPL 3 too. */
+static inline int doorbell_present(void)
+{
+        return mmio_read(RAMET_DOORBELL_MMIO + RAMET_DOORBELL_MAGIC) == RAMET_DOORBELL_MAGIC_VALUE;
+}
+
 static inline uint32_t doorbell_ring(void)
 {
         mmio_write(RAMET_DOORBELL_MMIO + RAMET_DOORBELL_RING, 1);

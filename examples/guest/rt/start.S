@@ -2,7 +2,8 @@
 /*
  * Entry points. All ways in end at long_mode with flat 64-bit segments and the page tables below:
  *
- *      start32     PVH and multiboot: 32-bit, flat, paging off, EBX = start info, EAX = magic
+ *      start_pvh   PVH: 32-bit, flat, paging off, EBX = start info, EAX = anything
+ *      start32     multiboot: the same, EAX = magic
  *      start64     Linux 64-bit protocol: RSI = boot_params
  *      ap_start    real mode after SIPI, copied to RT_TRAMPOLINE
  *
@@ -20,7 +21,9 @@
 
         .section .text.start, "ax"
         .code32
-        .globl start32
+        .globl start_pvh, start32
+start_pvh:
+        xor %eax, %eax
 start32:
         cli
         cld
