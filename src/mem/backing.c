@@ -256,13 +256,23 @@ static bool holes_are_empty(const struct backing *b, const struct extent_list *d
         return true;
 }
 
-/* Move the shared mapping to a new place, leaving the range mapped (anonymously) but empty. */
+/* Move the shared mapping to a new place, leaving the range mapped (anonymously) but empty. The
+ * place is reserved first: without a fixed address glibc before 2.38 hands the kernel a random
+ * hint. */
 static int park(struct backing *b, struct err *err)
 {
-        uint8_t *to = mremap(b->hva, b->size, b->size, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
+        uint8_t *to =
+                mmap(NULL, b->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-        if (to == MAP_FAILED)
-                return err_host(err, errno, "moving guest memory aside: %s", strerror(errno));
+        if (to == MAP_FAILED ||
+            mremap(b->hva, b->size, b->size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+                   to) == MAP_FAILED) {
+                int e = errno;
+
+                if (to != MAP_FAILED)
+                        munmap(to, b->size);
+                return err_host(err, e, "moving guest memory aside: %s", strerror(e));
+        }
         b->parked = to;
         if (mmap(b->hva, b->size, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)

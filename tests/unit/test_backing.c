@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Freezing memory without a machine on it: each fact that freeze and spawn rest on has its case. A
+ * template here is what a freeze publishes: layers and extents.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "mem/backing.h"
+
+#define MIB  (1ull << 20)
+#define SIZE (32 * MIB)
+#define PAGE 4096u
+
+struct tmpl {
+        int layers[BACKING_LAYERS_MAX];
+        unsigned nlayers;
+        struct extent_list extents;
+};
+
+static struct err err;
+
+static void root(struct backing *b)
+{
+        bool huge;
+
+        assert_int_equal(backing_create(b, SIZE, false, &huge, &err), 0);
+}
+
+/* All three steps; @between runs where the vCPUs would write between scan and stop. */
+static int freeze(struct backing *b, struct tmpl *t, uint64_t *copied, uint8_t *between)
+{
+        struct backing_freeze f;
+        int r = backing_freeze_prepare(b, &f, &err);
+
+        assert_int_equal(r, 0);
+        if (between)
+                *between = 0x77;
+        r = backing_freeze(b, &f, &err);
+        assert_int_equal(r, 0);
+        r = backing_freeze_publish(b, &f, t->layers, &t->nlayers, &t->extents, &err);
+        if (r == 0) {
+                for (unsigned i = 0; i < t->nlayers; i++)
+                        t->layers[i] = dup(t->layers[i]);
+                if (copied)
+                        *copied = f.copied_bytes;
+        }
+        backing_freeze_end(&f);
+        return r;
+}
+
+static void clone_of(struct backing *b, const struct tmpl *t)
+{
+        assert_int_equal(backing_clone(b, SIZE, t->layers, t->nlayers, t->extents.items,
+                                       t->extents.count, &err),
+                         0);
+}
+
+static void drop(struct tmpl *t)
+{
+        for (unsigned i = 0; i < t->nlayers; i++)
+                close(t->layers[i]);
+        extent_list_fini(&t->extents);
+}
+
+static void first_freeze_copies_nothing_and_isolates(void **state)
+{
+        struct backing parent, a, b;
+        struct tmpl t = {0};
+        uint64_t copied = 1;
+        uint8_t *hva;
+
+        root(&parent);
+        memset(parent.hva, 0x11, 4 * MIB);
+        hva = parent.hva;
+        assert_int_equal(freeze(&parent, &t, &copied, NULL), 0);
+        assert_int_equal(copied, 0);
+        assert_ptr_equal(parent.hva, hva);
+        assert_int_equal(t.nlayers, 1);
+        clone_of(&a, &t);
+        clone_of(&b, &t);
+        parent.hva[0] = 1;
+        a.hva[0] = 2;
+        b.hva[0] = 3;
+        assert_int_equal(parent.hva[0], 1);
+        assert_int_equal(a.hva[0], 2);
+        assert_int_equal(b.hva[0], 3);
+        assert_int_equal(a.hva[4 * MIB - 1], 0x11);
+        assert_int_equal(a.hva[4 * MIB], 0);
+        drop(&t); /* clones keep what they need */
+        assert_int_equal(b.hva[4 * MIB - PAGE], 0x11);
+        backing_destroy(&parent);
+        backing_destroy(&a);
+        assert_int_equal(b.hva[MIB], 0x11);
+        backing_destroy(&b);
+}
+
+static void nobody_can_write_a_layer(void **state)
+{
+        struct backing parent;
+        struct tmpl t = {0};
+        char path[64];
+        int rw;
+
+        root(&parent);
+        memset(parent.hva, 0x22, MIB);
+        rw = dup(parent.shared_fd); /* even with a descriptor from before */
+        assert_int_equal(freeze(&parent, &t, NULL, NULL), 0);
+        assert_int_equal(pwrite(rw, "x", 1, 0), -1);
+        assert_int_equal(errno, EPERM);
+        assert_ptr_equal(mmap(NULL, PAGE, PROT_WRITE, MAP_SHARED, rw, 0), MAP_FAILED);
+        assert_int_equal(ftruncate(rw, 0), -1);
+        assert_int_equal(fcntl(t.layers[0], F_GETFL) & O_ACCMODE, O_RDONLY);
+        snprintf(path, sizeof path, "/proc/self/fd/%d", t.layers[0]);
+        parent.hva[0] = 9;
+        assert_int_equal(pread(rw, path, 1, 0), 1);
+        assert_int_equal(path[0], 0x22);
+        close(rw);
+        drop(&t);
+        backing_destroy(&parent);
+}
+
+static void a_writer_elsewhere_means_no_template(void **state)
+{
+        struct backing parent, clone;
+        struct tmpl t = {0};
+        uint8_t *other;
+
+        root(&parent);
+        memset(parent.hva, 0x33, MIB);
+        /* Readable only, but of a writable descriptor: it could become writable. */
+        other = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, parent.shared_fd, 0);
+        assert_int_equal(freeze(&parent, &t, NULL, NULL), -EBUSY);
+        assert_non_null(strstr(err.text, "sealing guest memory"));
+        parent.hva[0] = 0x44; /* the parent runs on */
+        assert_int_equal(parent.hva[PAGE], 0x33);
+        assert_int_equal(freeze(&parent, &t, NULL, NULL), -EBUSY);
+        munmap(other, PAGE);
+        assert_int_equal(freeze(&parent, &t, NULL, NULL), 0);
+        clone_of(&clone, &t);
+        assert_int_equal(clone.hva[0], 0x44);
+        assert_int_equal(clone.hva[PAGE], 0x33);
+        drop(&t);
+        backing_destroy(&clone);
+        backing_destroy(&parent);
+}
+
+static long blocks(int fd)
+{
+        struct stat st;
+
+        assert_int_equal(fstat(fd, &st), 0);
+        return st.st_blocks;
+}
+
+static void holes_cost_the_layer_nothing(void **state)
+{
+        struct backing parent, clone;
+        struct tmpl t = {0};
+        unsigned sum = 0;
+        long before;
+
+        root(&parent);
+        parent.hva[0] = 1;
+        parent.hva[8 * MIB] = 2;
+        parent.hva[SIZE - 1] = 3;
+        assert_int_equal(freeze(&parent, &t, NULL, NULL), 0);
+        assert_int_equal(t.extents.count, 3);
+        before = blocks(t.layers[0]);
+        clone_of(&clone, &t);
+        for (uint64_t at = 0; at < SIZE; at += PAGE)
+                sum += clone.hva[at] + parent.hva[at];
+        for (uint64_t at = 0; at < SIZE; at += PAGE)
+                clone.hva[at + 1] = 1;
+        assert_int_equal(sum, 2 * (1 + 2)); /* the 3 is at its page's end */
+        assert_int_equal(blocks(t.layers[0]), before);
+        drop(&t);
+        backing_destroy(&clone);
+        backing_destroy(&parent);
+}
+
+static void data_written_after_the_scan_is_not_lost(void **state)
+{
+        struct backing parent, clone;
+        struct tmpl t = {0};
+
+        root(&parent);
+        parent.hva[0] = 1;
+        assert_int_equal(freeze(&parent, &t, NULL, parent.hva + 20 * MIB), 0);
+        assert_int_equal(parent.hva[20 * MIB], 0x77);
+        clone_of(&clone, &t);
+        assert_int_equal(clone.hva[20 * MIB], 0x77);
+        drop(&t);
+        backing_destroy(&clone);
+        backing_destroy(&parent);
+}
+
+static void clones_of_clones_stack(void **state)
+{
+        struct backing chain[6];
+        struct tmpl t[6] = {0};
+        uint64_t copied, shared, own;
+
+        root(&chain[0]);
+        memset(chain[0].hva, 0xa0, 2 * MIB);
+        for (unsigned i = 0; i < 5; i++) {
+                assert_int_equal(freeze(&chain[i], &t[i], &copied, NULL), 0);
+                assert_int_equal(t[i].nlayers, i + 1);
+                if (i > 0)
+                        assert_true(copied <= 128 * 1024);
+                clone_of(&chain[i + 1], &t[i]);
+                /* each generation overwrites one page of the base and one in a hole */
+                memset(chain[i + 1].hva + i * 64 * PAGE, 0xb0 + (int)i, PAGE);
+                memset(chain[i + 1].hva + 10 * MIB + i * MIB, 0xc0 + (int)i, PAGE);
+        }
+        for (unsigned i = 0; i < 5; i++) {
+                assert_int_equal(chain[5].hva[i * 64 * PAGE], 0xb0 + i);
+                assert_int_equal(chain[5].hva[10 * MIB + i * MIB], 0xc0 + i);
+        }
+        assert_int_equal(chain[1].hva[64 * PAGE], 0xa0); /* nothing flows upwards */
+        assert_int_equal(backing_usage(&chain[5], &shared, &own), 0);
+        assert_int_equal(own, 2 * PAGE);
+        assert_true(shared >= 2 * MIB - PAGE);
+        for (unsigned i = 0; i < 6; i++) {
+                drop(&t[i]);
+                backing_destroy(&chain[i]);
+        }
+}
+
+static void a_second_freeze_of_one_parent_sees_its_writes(void **state)
+{
+        struct backing parent, one, two;
+        struct tmpl t1 = {0}, t2 = {0};
+
+        root(&parent);
+        memset(parent.hva, 0x55, MIB);
+        assert_int_equal(freeze(&parent, &t1, NULL, NULL), 0);
+        parent.hva[5 * PAGE] = 0x66;
+        parent.hva[12 * MIB] = 0x67;
+        assert_int_equal(freeze(&parent, &t2, NULL, NULL), 0);
+        parent.hva[5 * PAGE] = 0x68;
+        clone_of(&one, &t1);
+        clone_of(&two, &t2);
+        assert_int_equal(one.hva[5 * PAGE], 0x55);
+        assert_int_equal(one.hva[12 * MIB], 0);
+        assert_int_equal(two.hva[5 * PAGE], 0x66);
+        assert_int_equal(two.hva[12 * MIB], 0x67);
+        drop(&t1);
+        drop(&t2);
+        backing_destroy(&one);
+        backing_destroy(&two);
+        backing_destroy(&parent);
+}
+
+static void lying_layouts_are_refused(void **state)
+{
+        static const struct {
+                struct extent e[2];
+                unsigned n;
+        } bad[] = {
+                {{{.offset = 1, .length = PAGE}}, 1},
+                {{{.offset = 0, .length = 0}}, 1},
+                {{{.offset = 0, .length = PAGE + 1}}, 1},
+                {{{.offset = SIZE, .length = PAGE}}, 1},
+                {{{.offset = PAGE, .length = UINT64_MAX - PAGE + 1}}, 1},
+                {{{.offset = 0, .length = PAGE, .layer = 1}}, 1},
+                {{{.offset = PAGE, .length = PAGE}, {.offset = PAGE, .length = PAGE}}, 2},
+                {{{.offset = 2 * PAGE, .length = PAGE}, {.offset = 0, .length = PAGE}}, 2},
+        };
+        struct backing parent, clone;
+        struct tmpl t = {0};
+        int open_fd = memfd_create("open", MFD_CLOEXEC);
+
+        root(&parent);
+        parent.hva[0] = 1;
+        assert_int_equal(freeze(&parent, &t, NULL, NULL), 0);
+        for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+                assert_int_equal(backing_clone(&clone, SIZE, t.layers, 1, bad[i].e, bad[i].n, &err),
+                                 -EINVAL);
+        assert_int_equal(backing_clone(&clone, SIZE, &open_fd, 1, bad[0].e, 0, &err), -EINVAL);
+        /* inside the machine, but past the layer's end */
+        assert_int_equal(backing_clone(&clone, 2 * SIZE, t.layers, 1,
+                                       (struct extent[]){{.offset = SIZE, .length = PAGE}}, 1,
+                                       &err),
+                         -EINVAL);
+        close(open_fd);
+        drop(&t);
+        backing_destroy(&parent);
+}
+
+/* --- extents against a plain array of pages --- */
+
+#define PAGES 96
+
+static void paint(const struct extent_list *l, int *pages, bool with_layer)
+{
+        for (size_t i = 0; i < l->count; i++) {
+                for (uint64_t p = 0; p < l->items[i].length / PAGE; p++)
+                        pages[l->items[i].offset / PAGE + p] =
+                                with_layer ? (int)l->items[i].layer : 1;
+        }
+}
+
+static void random_list(struct extent_list *l, unsigned layers)
+{
+        for (unsigned p = 0; p < PAGES;) {
+                unsigned n = 1 + (unsigned)rand() % 6;
+
+                if (p + n > PAGES)
+                        n = PAGES - p;
+                if (rand() % 2)
+                        assert_int_equal(
+                                extent_add(l, p * PAGE, n * PAGE, (uint32_t)rand() % layers), 0);
+                p += n;
+        }
+}
+
+static void overlay_and_coarsen_equal_the_plain_answer(void **state)
+{
+        srand(7);
+        for (unsigned round = 0; round < 20000; round++) {
+                struct extent_list below = {0}, above = {0}, out = {0};
+                int want[PAGES], got[PAGES], before[PAGES] = {0}, after[PAGES] = {0};
+
+                random_list(&below, 3);
+                random_list(&above, 1);
+                memset(want, 0xff, sizeof want);
+                memset(got, 0xff, sizeof got);
+                paint(&below, want, true);
+                for (size_t i = 0; i < above.count; i++)
+                        above.items[i].layer = 3;
+                paint(&above, want, true);
+                assert_int_equal(extent_overlay(&below, &above, &out), 0);
+                assert_int_equal(extent_check(out.items, out.count, PAGES * PAGE, 4, &err), 0);
+                paint(&out, got, true);
+                assert_memory_equal(got, want, sizeof got);
+
+                paint(&above, before, false);
+                extent_coarsen(&above, (unsigned)rand() % 3 * PAGE, 1 + (unsigned)rand() % 8);
+                assert_int_equal(extent_check(above.items, above.count, PAGES * PAGE, 4, &err), 0);
+                paint(&above, after, false);
+                for (unsigned p = 0; p < PAGES; p++)
+                        assert_true(after[p] >= before[p]);
+                assert_true(above.count <= 8);
+                extent_list_fini(&below);
+                extent_list_fini(&above);
+                extent_list_fini(&out);
+        }
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(first_freeze_copies_nothing_and_isolates),
+                cmocka_unit_test(nobody_can_write_a_layer),
+                cmocka_unit_test(a_writer_elsewhere_means_no_template),
+                cmocka_unit_test(holes_cost_the_layer_nothing),
+                cmocka_unit_test(data_written_after_the_scan_is_not_lost),
+                cmocka_unit_test(clones_of_clones_stack),
+                cmocka_unit_test(a_second_freeze_of_one_parent_sees_its_writes),
+                cmocka_unit_test(lying_layouts_are_refused),
+                cmocka_unit_test(overlay_and_coarsen_equal_the_plain_answer),
+        };
+
+        return cmocka_run_group_tests_name("backing", tests, NULL, NULL);
+}
