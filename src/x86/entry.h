@@ -26,7 +26,8 @@ struct x86_entry {
 
 /* Fill @regs and @sregs (which come in as KVM_GET_SREGS gave them: APIC base and so on are kept)
  * for @entry, and write GDT and page tables at LAYOUT_BOOT_GDT and LAYOUT_BOOT_PAGETABLES.
- * 0 or -EFAULT when guest memory is too small for them. */
+ * 0, -EFAULT when guest memory is too small for them, or -EINVAL when a real-mode rip is above 1
+ * MiB. */
 int x86_entry_setup(const struct x86_entry *entry, const struct guest_mem *mem,
                     struct kvm_regs *regs, struct kvm_sregs *sregs);
 
