@@ -69,7 +69,7 @@ static int check_setup(struct boot_job *job, const struct setup_header *hdr)
                                  "%s: a zImage, which loads below 1 MiB; a bzImage is "
                                  "needed",
                                  name);
-        if (align == 0 || (align & (align - 1)) != 0)
+        if (hdr->relocatable_kernel && (align == 0 || (align & (align - 1)) != 0))
                 return err_input(job->err, "%s: kernel_alignment 0x%x is not a power of two", name,
                                  align);
         if (hdr->pref_address < LAYOUT_BIOS_END || hdr->pref_address >= LAYOUT_HIGH_RAM)
@@ -99,11 +99,11 @@ static int check_payload(struct boot_job *job, const struct setup_header *hdr, u
         return 0;
 }
 
-/* Claim where the kernel is loaded and where it runs: from pref_address, aligned up as the kernel
- * does it, for init_size bytes. */
+/* Claim where the kernel is loaded and where it runs: from pref_address (which a relocatable kernel
+ * aligns up) for init_size bytes. */
 static int claim_kernel(struct boot_job *job, const struct setup_header *hdr, uint64_t len)
 {
-        uint64_t mask = hdr->kernel_alignment - 1ull;
+        uint64_t mask = hdr->relocatable_kernel ? hdr->kernel_alignment - 1ull : 0;
         uint64_t start = hdr->pref_address;
         uint64_t need = ((start + mask) & ~mask) + hdr->init_size - start;
 

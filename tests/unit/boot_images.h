@@ -6,6 +6,7 @@
 #ifndef TESTS_BOOT_IMAGES_H
 #define TESTS_BOOT_IMAGES_H
 
+#include <asm/bootparam.h>
 #include <elf.h>
 #include <errno.h>
 #include <setjmp.h>
@@ -279,6 +280,34 @@ static inline uint32_t *image_kludge(struct image *im)
         words[6] = KLUDGE_PA + 0x1000;                  /* bss_end_addr */
         words[7] = KLUDGE_PA + 0x80;                    /* entry_addr */
         return words;
+}
+
+/* Two setup sectors, then 0x800 bytes of kernel that want to run at 2 MiB. */
+static inline struct setup_header *image_bzimage(struct image *im)
+{
+        struct setup_header *h = (void *)(im->bytes + 0x1f1);
+
+        memset(im, 0, sizeof *im);
+        im->len = 3 * 512 + 0x800;
+        memset(im->bytes + 3 * 512, 0xb2, 0x800);
+        im->bytes[0x1ef] = 0xff; /* the sentinel, which a loader must not copy */
+        *h = (struct setup_header){
+                .setup_sects = 2,
+                .syssize = 0x80,
+                .boot_flag = 0xaa55,
+                .jump = 0x66eb, /* the header ends at 0x268 */
+                .header = 0x53726448,
+                .version = 0x020c,
+                .loadflags = LOADED_HIGH,
+                .initrd_addr_max = 0x7fffffff,
+                .kernel_alignment = 0x200000,
+                .relocatable_kernel = 1,
+                .xloadflags = XLF_KERNEL_64,
+                .cmdline_size = 2047,
+                .pref_address = 0x200000,
+                .init_size = 0x100000,
+        };
+        return h;
 }
 
 #endif
