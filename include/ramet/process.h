@@ -57,12 +57,16 @@ RAMET_API int ramet_process_clone(struct ramet_spawner *spawner, struct ramet_fr
                                   const struct ramet_clone_options *options,
                                   struct ramet_process **process);
 
-/* Ask a machine to fork now, into @count clones: FORK_POINT and FROZEN events follow, or FORK_FAILED. */
+/* The next three: 0, -ESRCH (it has ended), -EAGAIN (before its LAUNCHED event, or it has not read
+ * for long), or another -errno of the socket.
+ *
+ * Ask a machine to fork now, into @count clones: FORK_POINT and FROZEN events follow, or FORK_FAILED.
+ * Also -EINVAL (count), -EBUSY (the one before has not been answered). */
 RAMET_API int ramet_process_fork(struct ramet_process *process, unsigned count);
 /* Stop and let go a machine's vCPUs: a PAUSED or RESUMED event says when it is so. Idempotent. */
 RAMET_API int ramet_process_pause(struct ramet_process *process);
 RAMET_API int ramet_process_resume(struct ramet_process *process);
-/* SIGKILL. A GONE event follows. Killing one that is gone does nothing. */
+/* SIGKILL. EXIT (if it has not come) and GONE follow. Killing one that is gone does nothing. */
 RAMET_API int ramet_process_kill(struct ramet_process *process);
 /* 0 until the LAUNCHED event. */
 RAMET_API pid_t ramet_process_pid(const struct ramet_process *process);
@@ -85,7 +89,7 @@ enum ramet_event_type {
         RAMET_EVENT_PAUSED,
         RAMET_EVENT_RESUMED,
         RAMET_EVENT_NOTE,         /* text: something worth telling, such as a KVM feature missing */
-        RAMET_EVENT_EXIT,         /* exit; the process is about to end */
+        RAMET_EVENT_EXIT,         /* exit; the process is about to end, or has. Comes once */
         RAMET_EVENT_GONE,         /* the process has been reaped: the last event; gone */
 };
 
@@ -138,7 +142,8 @@ struct ramet_event {
                 } exit;
                 struct {
                         int wait_status; /* as waitpid(2) gives it */
-                        bool had_exit;   /* an EXIT event came before */
+                        bool had_exit; /* the EXIT event was its own word; false: it was made up
+                                        * here, with RAMET_EXIT_KILLED or RAMET_EXIT_HOST */
                 } gone;
         };
 };

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A spawner of real machines. In a file of its own, so that a test of the launcher, whose machines
+ * are fakes, does not link KVM. */
+#include "proc/launcher.h"
+#include "proc/vm_process.h"
+
+int ramet_spawner_create(struct ramet_ctx *ctx, struct ramet_spawner **spawner)
+{
+        /* Used by the spawner alone, which has a copy of this stack frame for its life. */
+        struct vm_process_shared shared = {0};
+        const struct spawner_ops ops = {
+                .prepare = vm_process_prepare,
+                .machine = vm_process_main,
+                .shared = &shared,
+        };
+
+        return spawner_open(ctx, &ops, spawner);
+}

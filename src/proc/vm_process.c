@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The process of one machine. Its first message says what it is to be:
+ *
+ *      BOOT  --> vm_create, vm_boot, vm_start --> confine --> STARTED --> vm_run --.
+ *      CLONE --> template_import, vm_spawn, vm_start --> confine --> READY --> vm_run (unless
+ * paused)
+ *                                                                                 |
+ *          .----------------------------------------------------------------------'
+ *          `--> loop: messages of the launcher, events of the machine --> vm_destroy --> EXIT
+ *
+ * The owner thread does everything here; it is the one that runs the loop. A fork is served in one
+ * go, within the event or message that asks for it, so there is never more than one.
+ *
+ * Rules:
+ *   - The filter goes on when the vCPU threads exist and before they run one guest instruction;
+ * from then on only what jail/seccomp.c lists can be done.
+ *   - EXIT is sent when the guest's last output has left: whoever hears of the end has all of it.
+ *   - When the channel hangs up there is nobody to work for: the process ends on the spot.
+ *   - On the way of a clone to READY nothing is done that could have been done once before: each
+ *     system call here is paid for by each clone.
+ */
+#include "proc/vm_process.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <ramet/fork_abi.h>
+
+#include "devices/device.h"
+#include "proc/message.h"
+#include "vm/vm.h"
+
+#define LINGER_MS 2000 /* for the console to take the last output */
+
+_Static_assert(MESSAGE_LAYERS_MAX == TEMPLATE_LAYERS_MAX, "a template fits into a message");
+
+struct process {
+        int channel;
+        struct loop *loop;
+        struct vm *vm;
+        struct err err; /* what went wrong, when something did */
+        bool paused;    /* by the launcher, or as it was born */
+        bool exited;
+        unsigned fork_count;    /* of the fork that is armed */
+        struct message_fds fds; /* that came with the first message; -1: given away */
+        union {
+                struct message_head head;
+                struct message_boot boot;
+                struct message_clone clone;
+        } first;
+};
+
+static uint64_t now_ns(void)
+{
+        struct timespec t;
+
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void send_event(struct process *p, struct message_event *m, enum message_type type,
+                       const int *fds, unsigned nfds)
+{
+        m->head.type = type;
+        if (!m->t_ns)
+                m->t_ns = now_ns();
+        if (message_send(p->channel, m, sizeof *m, fds, nfds, 0) == -EPIPE)
+                _exit(1);
+}
+
+static void send_plain(struct process *p, enum message_type type)
+{
+        struct message_event m = {0};
+
+        send_event(p, &m, type, NULL, 0);
+}
+
+static void __attribute__((format(printf, 3, 4)))
+send_text(struct process *p, enum message_type type, const char *fmt, ...)
+{
+        struct message_event m = {0};
+        va_list ap;
+
+        va_start(ap, fmt);
+        vsnprintf(m.text, sizeof m.text, fmt, ap);
+        va_end(ap);
+        send_event(p, &m, type, NULL, 0);
+}
+
+/* --- forks --- */
+
+static void send_frozen(struct process *p, const struct template *t,
+                        const struct vm_freeze_stats *s, uint64_t cause_ns, unsigned count)
+{
+        struct message_event m = {
+                .frozen =
+                        {
+                                .fork_point_ns = cause_ns ?: s->fork_point_ns,
+                                .stop_ns = s->stop_ns,
+                                .pause_ns = s->pause_ns,
+                                .freeze_ns = s->freeze_ns,
+                                .publish_ns = s->publish_ns,
+                                .copied_bytes = s->copied_bytes,
+                                .generation = s->generation,
+                                .count = count,
+                                .nlayers = t->nlayers,
+                        },
+        };
+        int fds[1 + TEMPLATE_LAYERS_MAX];
+
+        fds[0] = t->state_fd;
+        memcpy(fds + 1, t->layer_fds, t->nlayers * sizeof *fds);
+        send_event(p, &m, MESSAGE_FROZEN, fds, 1 + t->nlayers);
+}
+
+/* @cause_ns: when the guest asked; 0: it did not. */
+static void fork_now(struct process *p, enum ramet_fork_cause cause, uint64_t cause_ns,
+                     unsigned count)
+{
+        struct message_event m = {
+                .t_ns = cause_ns,
+                .fork_point = {.cause = cause, .count = count},
+        };
+        struct vm_freeze_stats stats = {0};
+        struct template *t;
+        int ret;
+
+        send_event(p, &m, MESSAGE_FORK_POINT, NULL, 0);
+        ret = vm_freeze(p->vm, cause_ns, cause == RAMET_FORK_DOORBELL, &t, &stats, &p->err);
+        if (ret) {
+                send_text(p, MESSAGE_FORK_FAILED, "%s", p->err.text);
+        } else {
+                send_frozen(p, t, &stats, cause_ns, count);
+                template_unref(t);
+        }
+        if (cause_ns)
+                vm_fork_done(p->vm, ret ? RAMET_DOORBELL_FAILED : 0, ret ? 0 : count);
+}
+
+static void fork_requested(struct process *p, unsigned count)
+{
+        if (p->exited)
+                send_text(p, MESSAGE_FORK_FAILED, "the machine has ended");
+        else
+                fork_now(p, RAMET_FORK_REQUEST, 0, count);
+}
+
+/* The guest's vCPU waits for the answer, whatever it is. */
+static void fork_by_guest(struct process *p, enum ramet_fork_cause cause, uint64_t t_ns)
+{
+        unsigned count = p->fork_count;
+
+        p->fork_count = 0;
+        if (count && !p->exited)
+                fork_now(p, cause, t_ns, count);
+        else
+                vm_fork_done(p->vm, RAMET_DOORBELL_NOT_ARMED, 0);
+}
+
+/* --- the loop --- */
+
+static void vm_event(void *data, enum vm_event event, const struct vm_event_args *args)
+{
+        static const enum message_how how[] = {
+                [VM_FIRST_EXIT_DOORBELL] = MESSAGE_HOW_DOORBELL,
+                [VM_FIRST_EXIT_ANY] = MESSAGE_HOW_EXIT,
+                [VM_FIRST_EXIT_KICK] = MESSAGE_HOW_KICK,
+        };
+        struct message_event m = {.t_ns = args->t_ns};
+        struct process *p = data;
+
+        switch (event) {
+        case VM_EVENT_FORK_DOORBELL:
+                fork_by_guest(p, RAMET_FORK_DOORBELL, args->t_ns);
+                break;
+        case VM_EVENT_FORK_CONSOLE:
+                fork_by_guest(p, RAMET_FORK_CONSOLE, args->t_ns);
+                break;
+        case VM_EVENT_FIRST_EXIT:
+                m.running.how = how[args->how];
+                send_event(p, &m, MESSAGE_RUNNING, NULL, 0);
+                break;
+        case VM_EVENT_EXIT:
+                p->exited = true;
+                loop_stop(p->loop);
+                break;
+        }
+}
+
+static void set_paused(struct process *p, bool paused)
+{
+        if (paused && !p->paused && !p->exited)
+                vm_pause(p->vm);
+        if (!paused && p->paused && !p->exited)
+                vm_run(p->vm);
+        p->paused = paused;
+        send_plain(p, paused ? MESSAGE_PAUSED : MESSAGE_RESUMED);
+}
+
+static void channel_readable(void *data, int fd, unsigned events)
+{
+        struct process *p = data;
+        union {
+                struct message_head head;
+                struct message_command command;
+        } m;
+        struct message_fds fds;
+        const char *why;
+        int ret = message_receive(p->channel, MESSAGE_LAUNCHER_TO_MACHINE, &m, sizeof m, &fds,
+                                  MSG_DONTWAIT, &why);
+
+        if (ret == -EAGAIN)
+                return;
+        if (ret <= 0)
+                _exit(1);
+        message_close_fds(&fds);
+        switch (m.head.type) {
+        case MESSAGE_FORK:
+                fork_requested(p, m.command.count);
+                break;
+        case MESSAGE_PAUSE:
+                set_paused(p, true);
+                break;
+        case MESSAGE_RESUME:
+                set_paused(p, false);
+                break;
+        }
+}
+
+/* --- the beginning --- */
+
+#define LISTS_MAX 64
+
+static int build_filter(bool log, struct jail_filter *filter, struct err *err)
+{
+        const char *const *lists[LISTS_MAX] = {loop_syscalls};
+        size_t n = 1;
+
+        for (size_t i = 0; device_registry[i] && n < LISTS_MAX; i++)
+                lists[n++] = device_registry[i]->syscalls;
+        return jail_filter_build(log, lists, n, filter, err);
+}
+
+void vm_process_prepare(void *data)
+{
+        struct vm_process_shared *shared = data;
+
+        shared->error = build_filter(false, &shared->filter, &shared->err);
+        malloc_trim(0); /* what is mapped here is copied by every fork */
+}
+
+/* To be called when all threads exist. */
+static int confine(struct process *p, const struct vm_process_shared *shared, uint32_t mode)
+{
+        struct jail_filter log;
+        int ret;
+
+        if (mode == RAMET_SECCOMP_OFF)
+                return 0;
+        if (mode == RAMET_SECCOMP_LOG) {
+                ret = build_filter(true, &log, &p->err);
+                if (ret)
+                        return ret;
+                ret = jail_filter_install(&log, &p->err);
+                jail_filter_fini(&log);
+                return ret;
+        }
+        if (shared->error)
+                p->err = shared->err;
+        return shared->error ?: jail_filter_install(&shared->filter, &p->err);
+}
+
+/* The descriptors of the first message are used up in order; one that is absent is -1. */
+static int take_fd(struct process *p, unsigned *next, bool present)
+{
+        int fd = -1;
+
+        if (present) {
+                fd = p->fds.fd[*next];
+                p->fds.fd[(*next)++] = -1;
+        }
+        return fd;
+}
+
+static int prepare_loop(struct process *p, struct vm_options *options)
+{
+        struct loop_watch *watch;
+        int ret = loop_create(true, &p->loop);
+
+        if (!ret)
+                ret = loop_add_fd(p->loop, p->channel, POLLIN, channel_readable, p, &watch);
+        if (ret)
+                return err_host(&p->err, -ret, "event loop: %s", strerror(-ret));
+        ret = vm_kick_init(SIGRTMIN);
+        if (ret)
+                return err_host(&p->err, -ret, "installing a signal handler: %s", strerror(-ret));
+        options->loop = p->loop;
+        options->kick_signal = SIGRTMIN;
+        options->event = vm_event;
+        options->event_data = p;
+        return 0;
+}
+
+static int boot_machine(struct process *p, const struct vm_options *options,
+                        const struct boot_source *source)
+{
+        const struct message_boot *m = &p->first.boot;
+        const char *text = *m->fork_text ? m->fork_text : NULL;
+        int ret = vm_create(options, &p->vm, &p->err);
+
+        ret = ret ?: vm_boot(p->vm, source, &p->err);
+        if (ret)
+                return ret;
+        if (m->fork_count && (m->fork_at_doorbell || text)) {
+                ret = vm_arm_fork(p->vm, m->fork_at_doorbell, text);
+                if (ret)
+                        return err_input(&p->err, "the console text to fork at is too long");
+                p->fork_count = m->fork_count;
+        }
+        return vm_start(p->vm, &p->err);
+}
+
+static int boot(struct process *p, const struct vm_process_shared *shared)
+{
+        const struct message_boot *m = &p->first.boot;
+        struct boot_source source = {
+                .kernel_name = m->kernel_name,
+                .initramfs_name = m->initramfs_name,
+                .cmdline = m->cmdline,
+                .flat = m->flat_bits != 0,
+                .flat_address = m->flat_address,
+                .flat_bits = m->flat_bits,
+        };
+        struct vm_options options = {
+                .shape = {.memory_bytes = m->memory_bytes,
+                          .vcpus = m->vcpus,
+                          .debug_exit_port = m->debug_exit_port},
+                .hugepages = m->hugepages,
+        };
+        unsigned next = 0;
+        int ret = prepare_loop(p, &options);
+
+        if (ret)
+                return ret;
+        source.kernel_fd = take_fd(p, &next, true);
+        source.initramfs_fd = take_fd(p, &next, m->has & MESSAGE_HAS_INITRAMFS);
+        options.console_in_fd = take_fd(p, &next, m->has & MESSAGE_HAS_CONSOLE_IN);
+        options.console_out_fd = take_fd(p, &next, m->has & MESSAGE_HAS_CONSOLE_OUT);
+        ret = boot_machine(p, &options, &source);
+        close(source.kernel_fd);
+        if (source.initramfs_fd >= 0)
+                close(source.initramfs_fd);
+        ret = ret ?: confine(p, shared, m->seccomp);
+        if (ret)
+                return ret;
+        if (!strcmp(loop_backend(p->loop), "epoll"))
+                send_text(p, MESSAGE_NOTE, "this host allows no io_uring; epoll is used");
+        send_plain(p, MESSAGE_STARTED);
+        vm_run(p->vm);
+        return 0;
+}
+
+static int spawn(struct process *p, const struct vm_process_shared *shared)
+{
+        const struct message_clone *m = &p->first.clone;
+        struct vm_options options = {.hugepages = m->hugepages};
+        unsigned next = 1 + m->nlayers;
+        struct template *t;
+        int ret = prepare_loop(p, &options);
+
+        if (ret)
+                return ret;
+        ret = template_import(p->fds.fd[0], p->fds.fd + 1, m->nlayers, &t, &p->err);
+        if (ret)
+                return ret;
+        options.console_in_fd = take_fd(p, &next, m->has & MESSAGE_HAS_CONSOLE_IN);
+        options.console_out_fd = take_fd(p, &next, m->has & MESSAGE_HAS_CONSOLE_OUT);
+        ret = vm_spawn(t, &options, m->index, m->count, &p->vm, &p->err);
+        template_unref(t);
+        ret = ret ?: vm_start(p->vm, &p->err);
+        ret = ret ?: confine(p, shared, m->seccomp);
+        if (ret)
+                return ret;
+        p->paused = m->paused;
+        send_plain(p, MESSAGE_READY);
+        if (!p->paused)
+                vm_run(p->vm);
+        return 0;
+}
+
+/* --- the end --- */
+
+/* What could not be begun, or not gone on with. */
+static int give_up(struct process *p, int ret)
+{
+        struct message_event m = {
+                .exit.reason = p->err.class == ERR_INPUT ? RAMET_EXIT_INPUT : RAMET_EXIT_HOST,
+                .text_is_input = p->err.class == ERR_INPUT,
+        };
+
+        snprintf(m.text, sizeof m.text, "%s", *p->err.text ? p->err.text : strerror(-ret));
+        send_event(p, &m, MESSAGE_EXIT, NULL, 0);
+        return 1;
+}
+
+static int finish(struct process *p)
+{
+        struct message_event m = {0};
+        struct vm_exit_info info;
+
+        vm_exit_info(p->vm, &info);
+        m.t_ns = now_ns();
+        m.exit.reason = info.reason;
+        m.exit.status = info.status;
+        m.exit.assists = vm_assists(p->vm);
+        m.text_is_input = info.reason == RAMET_EXIT_INPUT;
+        snprintf(m.text, sizeof m.text, "%s", info.text);
+        if (vm_memory_usage(p->vm, &m.exit.shared_bytes, &m.exit.private_bytes))
+                m.exit.shared_bytes = m.exit.private_bytes = 0;
+        vm_destroy(p->vm, LINGER_MS);
+        send_event(p, &m, MESSAGE_EXIT, NULL, 0);
+        return 0;
+}
+
+int vm_process_main(void *shared, int channel)
+{
+        struct process p = {.channel = channel};
+        const char *why;
+        int ret;
+
+        prctl(PR_SET_NAME, "ramet-vm");
+        ret = message_receive(channel, MESSAGE_LAUNCHER_TO_MACHINE, &p.first, sizeof p.first,
+                              &p.fds, 0, &why);
+        if (ret == -EMFILE)
+                return give_up(&p, err_host(&p.err, EMFILE, "%s", strerror(EMFILE)));
+        if (ret <= 0)
+                return 1; /* the launcher thought better of it */
+        if (p.first.head.type == MESSAGE_BOOT)
+                ret = boot(&p, shared);
+        else if (p.first.head.type == MESSAGE_CLONE)
+                ret = spawn(&p, shared);
+        else
+                return 1;
+        if (ret)
+                return give_up(&p, ret);
+        ret = loop_run(p.loop);
+        if (ret)
+                return give_up(&p, err_host(&p.err, -ret, "event loop: %s", strerror(-ret)));
+        return finish(&p);
+}

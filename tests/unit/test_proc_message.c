@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The wire: what is sent arrives, what is hostile is refused, and no descriptor is left behind. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "proc/message.h"
+
+static int a, b; /* a pair of sockets */
+
+static int setup(void **state)
+{
+        int pair[2];
+
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+                return -1;
+        a = pair[0];
+        b = pair[1];
+        return 0;
+}
+
+static int teardown(void **state)
+{
+        close(a);
+        close(b);
+        return 0;
+}
+
+static unsigned open_fds(void)
+{
+        DIR *d = opendir("/proc/self/fd");
+        unsigned n = 0;
+
+        while (readdir(d))
+                n++;
+        closedir(d);
+        return n;
+}
+
+static struct message_event event(enum message_type type)
+{
+        return (struct message_event){
+                .head = {.type = type,
+                         .version = MESSAGE_VERSION,
+                         .length = sizeof(struct message_event)},
+        };
+}
+
+static const char *check(const struct message_event *m, unsigned nfds)
+{
+        return message_check(MESSAGE_MACHINE_TO_LAUNCHER, m, sizeof *m, nfds);
+}
+
+/* Send @length raw bytes with @nfds descriptors, and receive. */
+static int pass(enum message_link link, const void *bytes, size_t length, unsigned nfds,
+                struct message_fds *fds, const char **why)
+{
+        static struct message_boot room;
+        union {
+                struct cmsghdr align;
+                char buf[CMSG_SPACE(sizeof(int) * MESSAGE_FDS_MAX)];
+        } control = {0};
+        struct iovec iov = {.iov_base = (void *)bytes, .iov_len = length};
+        struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1};
+
+        if (nfds) {
+                mh.msg_control = control.buf;
+                mh.msg_controllen = CMSG_SPACE(sizeof(int) * nfds);
+                CMSG_FIRSTHDR(&mh)->cmsg_level = SOL_SOCKET;
+                CMSG_FIRSTHDR(&mh)->cmsg_type = SCM_RIGHTS;
+                CMSG_FIRSTHDR(&mh)->cmsg_len = CMSG_LEN(sizeof(int) * nfds);
+                for (unsigned i = 0; i < nfds; i++)
+                        memcpy(CMSG_DATA(CMSG_FIRSTHDR(&mh)) + i * sizeof a, &a, sizeof a);
+        }
+        assert_int_equal(sendmsg(a, &mh, 0), length);
+        *why = NULL;
+        return message_receive(b, link, &room,
+                               link == MESSAGE_MACHINE_TO_LAUNCHER ? sizeof(struct message_event)
+                                                                   : sizeof room,
+                               fds, MSG_DONTWAIT, why);
+}
+
+static void what_is_sent_arrives(void **state)
+{
+        struct message_event out = event(MESSAGE_FROZEN), in;
+        struct message_fds fds;
+        const char *why;
+        int give[3] = {a, a, a};
+
+        out.t_ns = 77;
+        out.frozen.nlayers = 2;
+        out.frozen.count = 5;
+        assert_int_equal(message_send(a, &out, sizeof out, give, 3, 0), 0);
+        assert_int_equal(
+                message_receive(b, MESSAGE_MACHINE_TO_LAUNCHER, &in, sizeof in, &fds, 0, &why),
+                sizeof in);
+        assert_int_equal(fds.n, 3);
+        for (unsigned i = 0; i < 3; i++)
+                assert_int_equal(fcntl(fds.fd[i], F_GETFD), FD_CLOEXEC);
+        assert_int_equal(in.t_ns, 77);
+        assert_int_equal(in.frozen.count, 5);
+        message_close_fds(&fds);
+        assert_int_equal(message_receive(b, MESSAGE_MACHINE_TO_LAUNCHER, &in, sizeof in, &fds,
+                                         MSG_DONTWAIT, &why),
+                         -EAGAIN);
+}
+
+static void a_command_line_may_be_long(void **state)
+{
+        struct message_boot *out = calloc(1, sizeof *out), *in = calloc(1, sizeof *in);
+        size_t len = offsetof(struct message_boot, cmdline) + MESSAGE_CMDLINE_MAX;
+        struct message_fds fds;
+        const char *why;
+
+        assert_non_null(out);
+        assert_non_null(in);
+        out->head.type = MESSAGE_BOOT;
+        memset(out->cmdline, 'x', MESSAGE_CMDLINE_MAX - 1);
+        assert_int_equal(message_send(a, out, len, &a, 1, MSG_DONTWAIT), 0);
+        assert_int_equal(
+                message_receive(b, MESSAGE_LAUNCHER_TO_MACHINE, in, sizeof *in, &fds, 0, &why),
+                len);
+        assert_string_equal(in->cmdline, out->cmdline);
+        message_close_fds(&fds);
+        free(out);
+        free(in);
+}
+
+static void hostile_bytes_are_refused(void **state)
+{
+        struct message_event m = event(MESSAGE_NOTE);
+
+        assert_null(check(&m, 0));
+        assert_non_null(message_check(MESSAGE_MACHINE_TO_LAUNCHER, &m, 3, 0));
+        assert_non_null(message_check(MESSAGE_MACHINE_TO_LAUNCHER, &m, sizeof m - 1, 0));
+        assert_non_null(message_check(MESSAGE_LAUNCHER_TO_MACHINE, &m, sizeof m, 0));
+        m.head.version++;
+        assert_non_null(check(&m, 0));
+        m = event(MESSAGE_NOTE);
+        m.head.length--;
+        assert_non_null(check(&m, 0));
+        m = event(MESSAGE_NOTE);
+        memset(m.text, 'x', sizeof m.text);
+        assert_non_null(check(&m, 0));
+        m = event(999);
+        assert_non_null(check(&m, 0));
+        m = event(MESSAGE_BOOT); /* the right type from the wrong side, and too short */
+        assert_non_null(check(&m, 0));
+}
+
+static void fields_out_of_range_are_refused(void **state)
+{
+        struct message_event m = event(MESSAGE_EXIT);
+
+        m.exit.reason = RAMET_EXIT_KILLED;
+        assert_non_null(check(&m, 0));
+        m.exit.reason = 0;
+        assert_non_null(check(&m, 0));
+        m.exit.reason = RAMET_EXIT_CRASH;
+        assert_null(check(&m, 0));
+        m = event(MESSAGE_RUNNING);
+        assert_non_null(check(&m, 0));
+        m.running.how = 4;
+        assert_non_null(check(&m, 0));
+        m = event(MESSAGE_FORK_POINT);
+        m.fork_point.cause = 4;
+        assert_non_null(check(&m, 0));
+}
+
+static void descriptors_are_counted(void **state)
+{
+        struct message_event m = event(MESSAGE_FROZEN);
+
+        m.head.nfds = 2;
+        m.frozen.nlayers = 1;
+        assert_null(check(&m, 2));
+        m.frozen.nlayers = 2;
+        assert_non_null(check(&m, 2));
+        m.frozen.nlayers = UINT32_MAX; /* 1 + nlayers wraps to 0 */
+        m.head.nfds = 0;
+        assert_non_null(check(&m, 0));
+        m.frozen.nlayers = 0;
+        m.head.nfds = 1;
+        assert_non_null(check(&m, 1));
+        m = event(MESSAGE_NOTE);
+        m.head.nfds = 1;
+        assert_non_null(check(&m, 1));
+}
+
+static void refused_messages_leave_no_descriptor(void **state)
+{
+        static char junk[sizeof(struct message_event) + 100];
+        struct message_event m = event(MESSAGE_NOTE);
+        struct message_fds fds;
+        unsigned before = open_fds();
+        const char *why;
+
+        for (unsigned nfds = 1; nfds <= MESSAGE_FDS_MAX; nfds += 84) {
+                m.head.nfds = nfds;
+                assert_int_equal(pass(MESSAGE_MACHINE_TO_LAUNCHER, &m, sizeof m, nfds, &fds, &why),
+                                 -EBADMSG);
+                assert_non_null(why);
+                assert_int_equal(fds.n, 0);
+                assert_int_equal(
+                        pass(MESSAGE_MACHINE_TO_LAUNCHER, junk, sizeof junk, nfds, &fds, &why),
+                        -EBADMSG);
+        }
+        assert_int_equal(pass(MESSAGE_MACHINE_TO_LAUNCHER, "x", 1, 1, &fds, &why), -EBADMSG);
+        assert_int_equal(open_fds(), before);
+}
+
+/* Random bytes behind a right head: whatever passes must hold what the check promises. */
+static void noise_never_gets_through_broken(void **state)
+{
+        unsigned seed = 1;
+
+        for (unsigned round = 0; round < 200000; round++) {
+                struct message_event m;
+
+                for (size_t i = 0; i < sizeof m; i++)
+                        ((unsigned char *)&m)[i] = (unsigned char)(rand_r(&seed) % 7);
+                m.head = (struct message_head){.type = MESSAGE_STARTED + round % 12,
+                                               .version = MESSAGE_VERSION,
+                                               .length = sizeof m,
+                                               .nfds = (uint32_t)rand_r(&seed) % 4};
+                if (check(&m, m.head.nfds))
+                        continue;
+                assert_non_null(memchr(m.text, 0, sizeof m.text));
+                if (m.head.type == MESSAGE_FROZEN)
+                        assert_int_equal(m.frozen.nlayers + 1, m.head.nfds);
+                else
+                        assert_int_equal(m.head.nfds, 0);
+        }
+}
+
+/* The peer dies with unread messages in its queue; what it had said is still read. */
+static void last_words_survive_a_reset(void **state)
+{
+        struct message_event m = event(MESSAGE_NOTE), in;
+        struct message_command c = {.head.type = MESSAGE_PAUSE};
+        struct message_fds fds;
+        const char *why;
+
+        assert_int_equal(message_send(b, &c, sizeof c, NULL, 0, 0), 0);
+        assert_int_equal(message_send(a, &m, sizeof m, NULL, 0, 0), 0);
+        close(a);
+        a = -1;
+        assert_int_equal(message_receive(b, MESSAGE_MACHINE_TO_LAUNCHER, &in, sizeof in, &fds,
+                                         MSG_DONTWAIT, &why),
+                         sizeof in);
+        assert_int_equal(message_receive(b, MESSAGE_MACHINE_TO_LAUNCHER, &in, sizeof in, &fds,
+                                         MSG_DONTWAIT, &why),
+                         0);
+        assert_int_equal(message_send(b, &c, sizeof c, NULL, 0, 0), -EPIPE);
+}
+
+static void no_room_for_descriptors_is_told_apart(void **state)
+{
+        struct message_event m = event(MESSAGE_FROZEN), in;
+        struct rlimit old, few;
+        struct message_fds fds;
+        const char *why;
+        int give[3] = {a, a, a}, next = dup(a);
+
+        close(next);
+        m.frozen.nlayers = 2;
+        assert_int_equal(message_send(a, &m, sizeof m, give, 3, 0), 0);
+        getrlimit(RLIMIT_NOFILE, &old);
+        few = (struct rlimit){.rlim_cur = (rlim_t)next + 1, .rlim_max = old.rlim_max};
+        setrlimit(RLIMIT_NOFILE, &few);
+        int ret = message_receive(b, MESSAGE_MACHINE_TO_LAUNCHER, &in, sizeof in, &fds, 0, &why);
+        setrlimit(RLIMIT_NOFILE, &old);
+        assert_int_equal(ret, -EMFILE);
+        assert_int_equal(fds.n, 0);
+        assert_int_equal(in.head.type, MESSAGE_FROZEN);
+        assert_int_equal(fcntl(next, F_GETFD), -1);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                TEST(what_is_sent_arrives),
+                TEST(a_command_line_may_be_long),
+                TEST(hostile_bytes_are_refused),
+                TEST(fields_out_of_range_are_refused),
+                TEST(descriptors_are_counted),
+                TEST(refused_messages_leave_no_descriptor),
+                TEST(noise_never_gets_through_broken),
+                TEST(last_words_survive_a_reset),
+                TEST(no_room_for_descriptors_is_told_apart),
+        };
+
+        return cmocka_run_group_tests_name("proc_message", tests, NULL, NULL);
+}
