@@ -43,11 +43,16 @@ if [ ! -d "$kernel" ] || [ ! -d "$initramfs" ]; then
 	rm -rf "$cache"/linux-build.*
 	work=$(mktemp -d "$cache/linux-build.XXXXXX")
 	trap 'rm -rf "$work"' EXIT
-	trap 'exit 130' INT TERM
+	child=
+	trap 'kill $child 2> /dev/null; wait; exit 130' INT TERM
 
 	if [ ! -d "$kernel" ]; then
 		mkdir "$work/tree" "$work/kernel"
-		"$here/kernel.sh" "$work/tree" "$work/kernel" >&2 9>&-
+		# In the background, since a shell waits for a foreground command before it heeds a trap.
+		"$here/kernel.sh" "$work/tree" "$work/kernel" >&2 9>&- &
+		child=$!
+		wait "$child"
+		child=
 		mv -T "$work/kernel" "$kernel"
 	fi
 	if [ ! -d "$initramfs" ]; then

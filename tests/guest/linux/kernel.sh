@@ -9,7 +9,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 work=$1 out=$2
 tarball=${RAMET_LINUX_TARBALL:-/usr/src/linux-source-6.1.tar.xz}
 log=$work/log
-total=1045 # objects to compile, for the progress line only
+total=1080 # objects to compile, for the progress line only
 
 say() { printf 'linux  %s\n' "$*" >&2; }
 
@@ -21,6 +21,7 @@ fail() {
 
 # The command line in the kernel, in front of the user's. Some are for hosts that run the guest's
 # kernel mode in an emulator with gaps; the rest keep the boot short. README.md explains each.
+# shellcheck disable=SC2054 # the commas are clearcpuid's
 cmdline=(
 	console=ttyS0
 	nopv
