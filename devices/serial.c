@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The serial port: a 16550A UART (National Semiconductor PC16550D data sheet, June 1995; section
- * and table numbers below are its own), wired as COM1 of a PC.
+ * The serial port: a 16550A UART (National Semiconductor PC16550D data sheet, June 1995; the
+ * sections named below are its own), wired as COM1 of a PC.
  *
  * There is no baud rate: a byte written is sent and a byte received is there, so that the four
- * character times after which a FIFO below its trigger level interrupts (8.4.1) have always passed.
- * Transmission ends at the console's buffer. As long as that is full the transmitter holding
- * register is not empty, and the guest waits as it would for a slow line. Nothing of the
- * transmitter is state but whether its interrupt is owed: bytes are in the console or not written
- * yet.
+ * character times after which a FIFO below its trigger level interrupts (FIFO Interrupt Mode
+ * Operation) have always passed. Transmission ends at the console's buffer. As long as that is full
+ * the transmitter holding register is not empty, and the guest waits as it would for a slow line.
+ * Nothing of the transmitter is state but whether its interrupt is owed: bytes are in the console
+ * or not written yet.
  *
  * The interrupt is a level, computed from the state after each change, under the lock, so that two
  * threads cannot set the line in the wrong order. (On a PC, OUT2 gates the line as well. Drivers
@@ -31,7 +31,7 @@
 #define PORTS     8
 #define FIFO_SIZE 16
 
-/* Register offsets (table II) */
+/* Register offsets (Summary of Registers) */
 enum {
         RBR_THR_DLL = 0,
         IER_DLM = 1,
@@ -49,7 +49,7 @@ enum {
 #define IER_MSI  0x08u
 #define IER_ALL  0x0fu
 
-/* Interrupt identification, most urgent first (table IV) */
+/* Interrupt identification, most urgent first (Interrupt Control Functions) */
 #define IIR_RLS   0x06u
 #define IIR_RDA   0x04u
 #define IIR_CTI   0x0cu /* character time-out */
@@ -149,7 +149,8 @@ static void update_line(struct serial *s)
         s->env->irq(s->env->machine, LAYOUT_GSI_SERIAL, line);
 }
 
-/* Modem lines: in loopback the outputs come back as inputs (8.6), else somebody is there. */
+/* Modem lines: in loopback the outputs come back as inputs (Modem Control Register), else somebody
+ * is there. */
 static uint8_t modem_lines(const struct serial *s)
 {
         if (!(s->mcr & MCR_LOOP))
@@ -164,7 +165,8 @@ static void set_mcr(struct serial *s, uint8_t value)
 
         s->mcr = value & MCR_ALL;
         after = modem_lines(s);
-        /* a delta bit for each line that changed; for RI only its trailing edge (8.7) */
+        /* a delta bit for each line that changed; for RI only its trailing edge (Modem Status
+         * Register) */
         s->deltas |= (uint8_t)((before ^ after) >> 4 & MSR_DELTAS & ~MSR_TERI);
         if (before & ~after & MSR_RI)
                 s->deltas |= MSR_TERI;
@@ -174,7 +176,8 @@ static void receive(struct serial *s, uint8_t byte)
 {
         if (s->count == capacity(s)) {
                 s->overrun = true;
-                /* without FIFOs the new byte overwrites the old; with them it is lost (8.4) */
+                /* without FIFOs the new byte overwrites the old; with them it is lost (Line Status
+                 * Register) */
                 if (capacity(s) > 1)
                         return;
                 s->count = 0;
@@ -195,7 +198,8 @@ static uint8_t take_byte(struct serial *s)
 
 static void set_fcr(struct serial *s, uint8_t value)
 {
-        /* Changing the enable bit empties the FIFOs, and the other bits count only with it (8.4).
+        /* Changing the enable bit empties the FIFOs, and the other bits count only with it (FIFO
+         * Control Register).
          */
         if ((value ^ s->fcr) & FCR_ENABLE)
                 s->count = 0;
