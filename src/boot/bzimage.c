@@ -34,8 +34,9 @@ int bzimage_probe(const struct boot_job *job)
                memcmp(job->head + 0x202, "HdrS", 4) == 0;
 }
 
-/* Copy the setup header as far as it says it goes. Its fields past its end stay zero. */
-static int read_setup(struct boot_job *job, struct setup_header *hdr)
+/* Copy the setup header as far as it says it goes, fields that this loader does not know included.
+ * Those past its end stay zero. */
+static int read_setup(struct boot_job *job, struct boot_params *bp)
 {
         size_t end = 0x202u + job->head[0x201];
         uint16_t version;
@@ -47,13 +48,12 @@ static int read_setup(struct boot_job *job, struct setup_header *hdr)
                                  "the oldest that has the 64-bit entry",
                                  job->kernel.name, version >> 8, version & 0xff);
         if (end < SETUP_NEEDED)
-                return err_input(job->err,
-                                 "%s: its setup header ends at 0x%zx, before init_size (0x%x)",
-                                 job->kernel.name, end, SETUP_NEEDED);
+                return err_input(
+                        job->err,
+                        "%s: its setup header ends at 0x%zx, before that of init_size (0x%x)",
+                        job->kernel.name, end, SETUP_NEEDED);
         end = end < SETUP_LIMIT ? end : SETUP_LIMIT;
-        end = end < SETUP_START + sizeof *hdr ? end : SETUP_START + sizeof *hdr;
-        memset(hdr, 0, sizeof *hdr);
-        memcpy(hdr, job->head + SETUP_START, end - SETUP_START);
+        memcpy((uint8_t *)bp + SETUP_START, job->head + SETUP_START, end - SETUP_START);
         return 0;
 }
 
@@ -127,7 +127,7 @@ int bzimage_load(struct boot_job *job, struct x86_entry *entry)
         if (job->head_len < SETUP_LIMIT)
                 return err_input(job->err, "%s: cut short inside its setup header",
                                  job->kernel.name);
-        ret = read_setup(job, &bp.hdr);
+        ret = read_setup(job, &bp);
         if (ret == 0)
                 ret = check_setup(job, &bp.hdr);
         if (ret == 0)

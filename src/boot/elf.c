@@ -145,8 +145,8 @@ static int check_segment(struct boot_job *job, const Elf64_Phdr *p, unsigned num
 }
 
 /* Look for the PVH note in one PT_NOTE segment's bytes. Every step goes on by at least a note
- * header, and none is made that does not fit. Fields after name and descriptor are padded to
- * @align. */
+ * header, and none is made that does not fit; lengths have 32 bits and sums 64, so none wraps.
+ * What follows name and descriptor is aligned to @align. */
 static void find_pvh(const uint8_t *notes, size_t len, size_t align, struct elf_image *elf)
 {
         size_t at = 0;
@@ -157,8 +157,6 @@ static void find_pvh(const uint8_t *notes, size_t len, size_t align, struct elf_
 
                 memcpy(&n, notes + at, sizeof n);
                 name = at + sizeof n;
-                if (n.n_namesz > len - name)
-                        return;
                 desc = (name + n.n_namesz + align - 1) & ~(align - 1);
                 if (desc > len || n.n_descsz > len - desc)
                         return;

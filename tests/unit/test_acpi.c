@@ -301,6 +301,7 @@ static void iasl_finds_nothing(void **state)
         /* What that compiled says the same as what was generated. */
         run(dir, "iasl -d -p twice again.aml", "Disassembly completed");
         run(dir, "diff -I '^ [*]' dsdt.dsl twice.dsl && echo same", "same");
+        run(dir, "! grep External dsdt.dsl && echo none", "none"); /* no name dangles */
         run(dir, "grep -c 'Device (' dsdt.dsl", "4");
         run(dir, "iasl -d facp.dat && iasl facp.dsl", "Compilation successful. 0 Errors, 0 Warn");
         run(dir, "iasl -d apic.dat && iasl apic.dsl", "Compilation successful. 0 Errors, 0 Warn");

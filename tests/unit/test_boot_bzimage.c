@@ -68,9 +68,11 @@ static void header_copy_is_bounded(void **state)
 {
         static const struct {
                 uint8_t jump; /* the byte at 0x201 */
-                uint8_t at_handover, at_kernel_info, after;
-        } cases[] = {
-                {0x62, 0, 0, 0}, {0x66, 0xee, 0, 0}, {0x6a, 0xee, 0xee, 0}, {0xff, 0xee, 0xee, 0}};
+                uint8_t at_handover, at_kernel_info, unknown;
+        } cases[] = {{0x62, 0, 0, 0},
+                     {0x66, 0xee, 0, 0},
+                     {0x6a, 0xee, 0xee, 0},
+                     {0xff, 0xee, 0xee, 0xee}};
 
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
                 struct sample s;
@@ -82,7 +84,8 @@ static void header_copy_is_bounded(void **state)
                 expect_loaded(&s.m);
                 assert_int_equal(s.m.ram[LAYOUT_BOOT_INFO + 0x264], cases[i].at_handover);
                 assert_int_equal(s.m.ram[LAYOUT_BOOT_INFO + 0x268], cases[i].at_kernel_info);
-                assert_int_equal(s.m.ram[LAYOUT_BOOT_INFO + 0x290], cases[i].after);
+                assert_int_equal(s.m.ram[LAYOUT_BOOT_INFO + 0x28f], cases[i].unknown);
+                assert_int_equal(s.m.ram[LAYOUT_BOOT_INFO + 0x290], 0);
                 assert_int_equal(params(&s.m)->hdr.init_size, 0x100000);
                 machine_fini(&s.m);
         }
@@ -222,7 +225,7 @@ static const struct {
         {old_protocol, "Linux boot protocol 2.06 is too old: 2.12 (Linux 3.8)"},
         {only_32_bit, "a 32-bit bzImage; a 64-bit kernel is needed"},
         {not_high, "a zImage, which loads below 1 MiB"},
-        {short_header, "its setup header ends at 0x263, before init_size"},
+        {short_header, "its setup header ends at 0x263, before that of init_size"},
         {alignment_0, "kernel_alignment 0x0 is not a power of two"},
         {alignment_odd, "kernel_alignment 0x300000 is not a power of two"},
         {pref_low, "pref_address 0x90000 is not between 1 MiB and 4 GiB"},

@@ -402,6 +402,22 @@ static void lying_notes_are_not_followed(void **state)
         }
 }
 
+/* Nor is a note read that sticks out of its segment, at whatever byte that ends. */
+static void notes_end_with_their_segment(void **state)
+{
+        for (unsigned len = 0; len <= 0x30; len++) {
+                struct machine m;
+                struct image im;
+
+                machine_init(&m, 8 * MIB);
+                image_pvh(&im)->p[2].p_filesz = len;
+                machine_kernel(&m, im.bytes, im.len);
+                expect_loaded(&m);
+                assert_int_equal(m.entry.mode, len == 0x30 ? X86_PROT32 : X86_LONG64);
+                machine_fini(&m);
+        }
+}
+
 static void cut_short_anywhere(void **state)
 {
         struct machine m;
@@ -431,6 +447,7 @@ int main(void)
                 cmocka_unit_test(elf32_wraps_at_4_gib),
                 cmocka_unit_test(pvh_entry_must_be_loaded),
                 cmocka_unit_test(lying_notes_are_not_followed),
+                cmocka_unit_test(notes_end_with_their_segment),
                 cmocka_unit_test(cut_short_anywhere),
         };
 

@@ -89,10 +89,22 @@ static void where_a_header_may_stand(void **state)
 {
         static const struct {
                 size_t at;
+                uint32_t flags;
                 uint32_t checksum_error;
                 int found;
-        } cases[] = {{0x1000, 0, 1}, {8192 - 12, 0, 1}, {8192 - 8, 0, 0},
-                     {8192, 0, 0},   {0x1002, 0, 0},    {0x1000, 1, 0}};
+        } cases[] = {
+                {0x1000, 0, 0, 1},
+                {0x1000, 0, 1, 0},
+                {0x1002, 0, 0, 0},
+                {8192 - 12, 0, 0, 1},
+                {8192 - 8, 0, 0, 0},
+                /* A checksum that is right only if read from behind the copy: zeroes, or a length.
+                 */
+                {8192 - 8, 0u - 0x1badb002, 0, 0},
+                {8192 - 8, 0u - 0x1badb002 - 8192, 0, 0},
+                {8192, 0, 0, 0},
+                {8192 - 12, 1u << 16, 0, 0}, /* the addresses stick out */
+        };
 
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
                 struct machine m;
@@ -101,7 +113,7 @@ static void where_a_header_may_stand(void **state)
                 machine_init(&m, 8 * MIB);
                 image_elf32(&im);
                 im.len = IMAGE_MAX;
-                image_multiboot_header(&im, cases[i].at, 0);
+                image_multiboot_header(&im, cases[i].at, cases[i].flags);
                 im.bytes[cases[i].at + 8] += (uint8_t)cases[i].checksum_error;
                 machine_kernel(&m, im.bytes, im.len);
                 if (cases[i].found)
