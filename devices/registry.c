@@ -5,5 +5,6 @@
 #include "devices/registry.h"
 
 const struct device_ops *const device_registry[] = {
-        &serial_ops, &pm_ops, &debug_exit_ops, &doorbell_ops, NULL,
+        &serial_ops,     &rtc_ops,      &i8042_ops,   &pm_ops,
+        &debug_exit_ops, &doorbell_ops, &vmgenid_ops, NULL,
 };

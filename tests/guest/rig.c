@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Machines in the test's own process: see rig.h. */
+#include "rig.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kvm/kvm.h"
+
+int rig_init(void)
+{
+        struct kvm_host host;
+        struct err err;
+
+        if (kvm_host_open(&host, &err) < 0) {
+                printf("1..0 # SKIP %s\n", err.text);
+                return 0;
+        }
+        kvm_host_close(&host);
+        return vm_kick_init(SIGRTMIN) == 0 ? 1 : -1;
+}
+
+static void on_event(void *data, enum vm_event event, const struct vm_event_args *args)
+{
+        struct rig *r = data;
+
+        switch (event) {
+        case VM_EVENT_FORK_DOORBELL:
+        case VM_EVENT_FORK_CONSOLE:
+                r->forks++;
+                break;
+        case VM_EVENT_FIRST_EXIT:
+                r->first_exits++;
+                r->first_exit = *args;
+                break;
+        case VM_EVENT_EXIT:
+                r->exited = true;
+                vm_exit_info(r->vm, &r->exit);
+                break;
+        }
+}
+
+static struct vm_options options(struct rig *r, unsigned vcpus, uint64_t memory_bytes)
+{
+        int pipe_fds[2];
+
+        assert_int_equal(loop_create(true, &r->loop), 0);
+        assert_int_equal(pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK), 0);
+        r->console_fd = pipe_fds[0];
+        return (struct vm_options){
+                .shape = {.memory_bytes = memory_bytes, .vcpus = vcpus, .debug_exit_port = 0xf4},
+                .loop = r->loop,
+                .console_in_fd = -1,
+                .console_out_fd = pipe_fds[1],
+                .kick_signal = SIGRTMIN,
+                .hugepages = RAMET_HUGEPAGES_OFF,
+                .event = on_event,
+                .event_data = r,
+        };
+}
+
+void rig_boot(struct rig *r, const char *name, const char *cmdline, unsigned vcpus,
+              uint64_t memory_bytes, bool armed)
+{
+        struct boot_source source = {.kernel_name = name, .initramfs_fd = -1, .cmdline = cmdline};
+        struct vm_options o;
+        struct err err = {0};
+        char path[4096];
+        int ret;
+
+        memset(r, 0, sizeof *r);
+        o = options(r, vcpus, memory_bytes);
+        snprintf(path, sizeof path, "%s/%s", getenv("TEST_GUESTS"), name);
+        source.kernel_fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (source.kernel_fd < 0)
+                fail_msg("%s: %s", path, strerror(errno));
+        ret = vm_create(&o, &r->vm, &err);
+        if (ret == 0)
+                ret = vm_boot(r->vm, &source, &err);
+        if (ret == 0)
+                ret = vm_arm_fork(r->vm, armed, NULL);
+        if (ret == 0)
+                ret = vm_start(r->vm, &err);
+        if (ret < 0)
+                fail_msg("%s: %s", name, err.text);
+        close(source.kernel_fd);
+        vm_run(r->vm);
+}
+
+void rig_spawn(struct rig *r, struct template *tmpl, uint32_t index, uint32_t count)
+{
+        struct vm_options o;
+        struct err err = {0};
+
+        memset(r, 0, sizeof *r);
+        o = options(r, 0, 0);
+        if (vm_spawn(tmpl, &o, index, count, &r->vm, &err) < 0 || vm_start(r->vm, &err) < 0)
+                fail_msg("clone %u: %s", index, err.text);
+}
+
+static void drain(struct rig *r)
+{
+        ssize_t n;
+
+        while ((n = read(r->console_fd, r->text + r->len, sizeof r->text - 1 - r->len)) > 0)
+                r->len += (size_t)n;
+        r->text[r->len] = '\0';
+}
+
+void rig_free(struct rig *r)
+{
+        vm_destroy(r->vm, 100);
+        drain(r);
+        loop_destroy(r->loop);
+        close(r->console_fd);
+        r->vm = NULL;
+}
+
+void rig_step(struct rig *const *rigs, unsigned n)
+{
+        for (unsigned i = 0; i < n; i++) {
+                assert_int_equal(loop_step(rigs[i]->loop, 2000000), 0);
+                drain(rigs[i]);
+        }
+}
+
+void rig_until(struct rig *r, bool (*until)(const struct rig *r), unsigned seconds)
+{
+        struct timespec now, start;
+
+        clock_gettime(CLOCK_MONOTONIC, &start);
+        while (!until(r)) {
+                rig_step(&r, 1);
+                clock_gettime(CLOCK_MONOTONIC, &now);
+                if (now.tv_sec - start.tv_sec > (time_t)seconds)
+                        fail_msg("timed out; console: %s", r->text);
+                if (r->exited && !until(r))
+                        fail_msg("ended early: %s; console: %s", r->exit.text, r->text);
+        }
+}
+
+bool rig_forked(const struct rig *r)
+{
+        return r->forks > 0;
+}
+
+bool rig_exited(const struct rig *r)
+{
+        return r->exited;
+}
+
+bool rig_printed(const struct rig *r)
+{
+        return r->len > 0;
+}

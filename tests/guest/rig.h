@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Machines in the test's own process: what a test of src/vm needs around one. Each has a loop of
+ * its own, its console in a pipe, and its events written down; rig_step() gives all of them a turn.
+ */
+#ifndef RAMET_TESTS_RIG_H
+#define RAMET_TESTS_RIG_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "vm/vm.h"
+
+struct rig {
+        struct vm *vm;
+        struct loop *loop;
+        int console_fd; /* read end */
+        char text[65536];
+        size_t len;
+        unsigned forks; /* fork events not dealt with yet */
+        unsigned first_exits;
+        struct vm_event_args first_exit;
+        bool exited;
+        struct vm_exit_info exit;
+};
+
+/* Skips the test, saying why, where there is no usable /dev/kvm. In main(), first. */
+int rig_init(void);
+
+/* A root machine that runs guest @name with @cmdline; @armed: its doorbell forks. */
+void rig_boot(struct rig *r, const char *name, const char *cmdline, unsigned vcpus,
+              uint64_t memory_bytes, bool armed);
+/* A clone that does not run yet. */
+void rig_spawn(struct rig *r, struct template *tmpl, uint32_t index, uint32_t count);
+void rig_free(struct rig *r);
+
+void rig_step(struct rig *const *rigs, unsigned n);
+/* Serve one machine until @until(r), or fail after @seconds. */
+void rig_until(struct rig *r, bool (*until)(const struct rig *r), unsigned seconds);
+bool rig_forked(const struct rig *r);
+bool rig_exited(const struct rig *r);
+bool rig_printed(const struct rig *r); /* anything */
+
+#endif

@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Freeze and spawn of real machines, all in this process: what a clone is made of is compared with
+ * its template, not just run.
+ */
+#include "rig.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <ramet/fork_abi.h>
+
+#include "vm/machine.h"
+
+#define MIB (1ull << 20)
+
+static struct err err;
+
+static struct template *freeze(struct rig *r, bool doorbell, struct vm_freeze_stats *stats)
+{
+        struct vm_freeze_stats s;
+        struct template *t = NULL;
+        int ret = vm_freeze(r->vm, 0, doorbell, &t, stats ? stats : &s, &err);
+
+        if (ret < 0)
+                fail_msg("freeze: %s", err.text);
+        return t;
+}
+
+/* Boot to the doorbell, freeze there, let the parent go on as such. */
+static struct template *at_doorbell(struct rig *r, const char *guest, const char *cmdline,
+                                    unsigned vcpus, uint32_t count)
+{
+        struct template *t;
+
+        rig_boot(r, guest, cmdline, vcpus, 64 * MIB, true);
+        rig_until(r, rig_forked, 30);
+        t = freeze(r, true, NULL);
+        vm_fork_done(r->vm, 0, count);
+        return t;
+}
+
+static void expect_end(struct rig *r, int status, const char *text)
+{
+        rig_until(r, rig_exited, 60);
+        rig_free(r);
+        if (!strstr(r->text, text))
+                fail_msg("expected \"%s\" in: %s", text, r->text);
+        assert_int_equal(r->exit.status, status);
+}
+
+static void doorbell_tells_parent_and_clones_apart(void **state)
+{
+        struct rig parent, clone[3];
+        struct template *t = at_doorbell(&parent, "fork_pio.elf", "", 1, 3);
+        char want[64];
+
+        for (unsigned i = 0; i < 3; i++)
+                rig_spawn(&clone[i], t, i + 1, 3);
+        template_unref(t);
+        for (unsigned i = 0; i < 3; i++)
+                vm_run(clone[i].vm);
+        expect_end(&parent, 1, "result=0 count=3");
+        for (unsigned i = 0; i < 3; i++) {
+                snprintf(want, sizeof want, "result=%u count=3", i + 1);
+                expect_end(&clone[i], (int)(i + 1) << 1 | 1, want);
+                assert_int_equal(clone[i].first_exits, 1);
+                assert_int_equal(clone[i].first_exit.how, VM_FIRST_EXIT_DOORBELL);
+        }
+}
+
+static void unarmed_doorbell_says_so(void **state)
+{
+        struct rig r;
+
+        rig_boot(&r, "fork_pio.elf", "", 1, 64 * MIB, false);
+        expect_end(&r, 0x7f << 1 | 1, "result=not-armed");
+}
+
+static void clones_of_clones(void **state)
+{
+        struct rig parent, child, grandchild;
+        struct template *t = at_doorbell(&parent, "fork_pio.elf", "rings=3", 1, 1), *t2;
+
+        rig_spawn(&child, t, 1, 1);
+        template_unref(t);
+        assert_int_equal(vm_arm_fork(child.vm, true, NULL), 0);
+        vm_run(child.vm);
+        rig_until(&child, rig_forked, 30);
+        t2 = freeze(&child, true, NULL);
+        vm_fork_done(child.vm, 0, 7);
+        rig_spawn(&grandchild, t2, 5, 7);
+        template_unref(t2);
+        vm_run(grandchild.vm);
+        rig_until(&grandchild, rig_exited, 30);
+        rig_free(&grandchild);
+        assert_non_null(strstr(grandchild.text, "ring=2 result=5 count=7"));
+        rig_until(&child, rig_exited, 30);
+        rig_free(&child);
+        assert_non_null(strstr(child.text, "ring=2 result=0 count=7"));
+        rig_free(&parent);
+}
+
+static void every_register_survives(void **state)
+{
+        struct rig parent, clone[2];
+        struct template *t = at_doorbell(&parent, "fpu.elf", "", 2, 2);
+
+        rig_spawn(&clone[0], t, 1, 2);
+        rig_spawn(&clone[1], t, 2, 2);
+        template_unref(t);
+        vm_run(clone[0].vm);
+        vm_run(clone[1].vm);
+        expect_end(&parent, 0, "fpu: ok number=0 cpus=2");
+        expect_end(&clone[0], 0, "fpu: ok number=1 cpus=2");
+        expect_end(&clone[1], 0, "fpu: ok number=2 cpus=2");
+}
+
+static void generation_id_is_new_and_announced(void **state)
+{
+        struct rig parent, clone;
+        struct template *t = at_doorbell(&parent, "vmgenid.elf", "", 1, 1);
+        char before[33], after[33];
+        unsigned irq, result;
+
+        rig_spawn(&clone, t, 1, 1);
+        template_unref(t);
+        vm_run(clone.vm);
+        expect_end(&parent, 0, "irq=0");
+        expect_end(&clone, 0, "vmgenid: ");
+        assert_int_equal(sscanf(strstr(clone.text, "vmgenid: "),
+                                "vmgenid: result=%u before=%32s genid=%32s irq=%u", &result, before,
+                                after, &irq),
+                         4);
+        assert_int_equal(result, 1);
+        assert_string_not_equal(before, after);
+        assert_int_equal(irq, 1);
+        assert_non_null(strstr(parent.text, before));
+}
+
+/* --- the whole state, record by record --- */
+
+static bool may_differ(uint32_t kind)
+{
+        switch (kind) {
+        case RECORD_CLOCK: /* goes on */
+        case RECORD_VM:    /* not written by machine_save() */
+        case RECORD_LAYOUT:
+        case RECORD_IRQCHIP: /* the generation id's interrupt; compared but for that */
+        case RECORD_PIT:     /* when its counters were loaded; compared but for that */
+        case RECORD_LAPIC:   /* the timer's current count; compared but for that */
+        case RECORD_MSRS:    /* the clocks among them; compared but for those */
+        case RECORD_DEV_VMGENID:
+        case RECORD_DEV_DOORBELL:
+                return true;
+        default:
+                return false;
+        }
+}
+
+static bool is_clock_msr(uint32_t index)
+{
+        return index == 0x10 ||                              /* TSC */
+               index == 0x6e0 ||                             /* TSC deadline */
+               index == 0x40000020 || index == 0x40000021 || /* Hyper-V reference counters */
+               (index >= 0xe7 && index <= 0xe8);             /* MPERF, APERF */
+}
+
+static void compare_msrs(const struct record *a, const struct record *b)
+{
+        const struct kvm_msr_entry *x = a->data, *y = b->data;
+
+        assert_int_equal(a->length, b->length);
+        for (size_t i = 0; i < a->length / sizeof *x; i++) {
+                assert_int_equal(x[i].index, y[i].index);
+                if (!is_clock_msr(x[i].index) && x[i].data != y[i].data)
+                        fail_msg("vCPU %u: MSR %#x: %#llx in the template, %#llx in the clone",
+                                 a->instance, x[i].index, (unsigned long long)x[i].data,
+                                 (unsigned long long)y[i].data);
+        }
+}
+
+/* Everything but interrupt request bits (0x200-0x270: the announced generation id) and the timer's
+ * current count (0x390). */
+static void compare_lapics(const struct record *a, const struct record *b)
+{
+        const uint8_t *x = a->data, *y = b->data;
+
+        for (unsigned reg = 0; reg < a->length; reg += 16) {
+                if ((reg >= 0x200 && reg <= 0x270) || reg == 0x390)
+                        continue;
+                if (memcmp(x + reg, y + reg, 4))
+                        fail_msg("vCPU %u: local APIC register %#x differs", a->instance, reg);
+        }
+}
+
+/* The generation id is announced on GSI 10: pin 10 of the IOAPIC, pin 2 of the second PIC, and by
+ * the cascade pin 2 of the first. */
+static void compare_irqchips(const struct record *a, const struct record *b)
+{
+        struct kvm_irqchip x, y;
+
+        memcpy(&x, a->data, sizeof x);
+        memcpy(&y, b->data, sizeof y);
+        if (x.chip_id == KVM_IRQCHIP_IOAPIC) {
+                x.chip.ioapic.irr &= ~(1u << 10);
+                y.chip.ioapic.irr &= ~(1u << 10);
+        } else {
+                x.chip.pic.irr = y.chip.pic.irr = 0;
+                x.chip.pic.last_irr = y.chip.pic.last_irr = 0;
+        }
+        assert_memory_equal(&x, &y, sizeof x);
+}
+
+static void compare_pits(const struct record *a, const struct record *b)
+{
+        struct kvm_pit_state2 x, y;
+
+        memcpy(&x, a->data, sizeof x);
+        memcpy(&y, b->data, sizeof y);
+        for (unsigned i = 0; i < 3; i++)
+                x.channels[i].count_load_time = y.channels[i].count_load_time = 0;
+        assert_memory_equal(&x, &y, sizeof x);
+}
+
+static void compare_all(const struct record_reader *want, const struct record_reader *got)
+{
+        unsigned compared = 0;
+
+        for (size_t i = 0; i < want->nrecords; i++) {
+                const struct record *a = &want->records[i];
+                const struct record *b = record_find(got, a->kind, a->instance);
+
+                if (a->kind == RECORD_VM || a->kind == RECORD_LAYOUT)
+                        continue;
+                if (!b)
+                        fail_msg("record %#x of %u is missing in the clone", a->kind, a->instance);
+                if (a->kind == RECORD_MSRS)
+                        compare_msrs(a, b);
+                else if (a->kind == RECORD_LAPIC)
+                        compare_lapics(a, b);
+                else if (a->kind == RECORD_IRQCHIP)
+                        compare_irqchips(a, b);
+                else if (a->kind == RECORD_PIT)
+                        compare_pits(a, b);
+                else if (!may_differ(a->kind) &&
+                         (a->length != b->length || memcmp(a->data, b->data, a->length)))
+                        fail_msg("record %#x of %u differs", a->kind, a->instance);
+                else
+                        compared++;
+        }
+        assert_true(compared > 15);
+}
+
+static void a_clone_is_its_template_in_every_record(void **state)
+{
+        struct rig parent, clone;
+        struct template *t = at_doorbell(&parent, "fpu.elf", "", 2, 1);
+        struct record_reader want, got;
+        struct record_writer w;
+        int fd;
+
+        rig_spawn(&clone, t, 1, 1); /* and never run */
+        record_writer_init(&w);
+        assert_int_equal(machine_save(clone.vm, &w, &err), 0);
+        assert_int_equal(record_finish(&w, &fd, &err), 0);
+        record_writer_fini(&w);
+        assert_int_equal(record_reader_init_fd(&want, t->state_fd, record_rules, &err), 0);
+        assert_int_equal(record_reader_init_fd(&got, fd, record_rules, &err), 0);
+        compare_all(&want, &got);
+        record_reader_fini(&want);
+        record_reader_fini(&got);
+        close(fd);
+        template_unref(t);
+        rig_free(&clone);
+        rig_free(&parent);
+}
+
+/* --- hostile and unlucky --- */
+
+static int sealed_copy(const uint8_t *data, size_t len)
+{
+        int fd = memfd_create("state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+        assert_int_equal(write(fd, data, len), (ssize_t)len);
+        assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW), 0);
+        return fd;
+}
+
+/* Saved state can come from a process that its guest took over: any bytes must give a machine or an
+ * error, and nothing else. */
+static void damaged_state_is_refused_or_harmless(void **state)
+{
+        struct rig parent, clone;
+        struct template *t = at_doorbell(&parent, "fork_pio.elf", "", 1, 1);
+        unsigned refused = 0;
+        struct stat st;
+        uint8_t *data;
+
+        assert_int_equal(fstat(t->state_fd, &st), 0);
+        data = malloc((size_t)st.st_size);
+        srand(11);
+        for (unsigned round = 0; round < 400; round++) {
+                int fd, layer = dup(t->layer_fds[0]);
+                struct vm_options o;
+                struct template *bad;
+
+                assert_int_equal(pread(t->state_fd, data, (size_t)st.st_size, 0), st.st_size);
+                for (unsigned i = 0; i < 1 + round % 8; i++)
+                        data[(size_t)rand() % (size_t)st.st_size] ^= (uint8_t)(1 << rand() % 8);
+                fd = sealed_copy(data, round % 5 ? (size_t)st.st_size
+                                                 : (size_t)rand() % (size_t)st.st_size);
+                assert_int_equal(template_import(fd, &layer, 1, &bad, &err), 0);
+                memset(&clone, 0, sizeof clone);
+                assert_int_equal(loop_create(false, &clone.loop), 0);
+                o = (struct vm_options){.loop = clone.loop,
+                                        .console_in_fd = -1,
+                                        .console_out_fd = -1,
+                                        .kick_signal = SIGRTMIN,
+                                        .event_data = &clone};
+                err.text[0] = '\0';
+                if (vm_spawn(bad, &o, 1, 1, &clone.vm, &err) < 0) {
+                        refused++;
+                        assert_true(err.text[0]);
+                } else {
+                        vm_destroy(clone.vm, 0);
+                }
+                loop_destroy(clone.loop);
+                template_unref(bad);
+        }
+        assert_true(refused >= 80);
+        free(data);
+        template_unref(t);
+        rig_free(&parent);
+}
+
+static void a_template_must_be_sealed(void **state)
+{
+        int state_fd = memfd_create("state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        int layer = memfd_create("layer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        struct template *t;
+
+        assert_int_equal(template_import(state_fd, &layer, 1, &t, &err), -EINVAL);
+        assert_non_null(strstr(err.text, "not sealed"));
+}
+
+static void a_seal_that_fails_leaves_the_parent_running(void **state)
+{
+        struct vm_freeze_stats stats;
+        struct template *t = NULL;
+        struct rig parent;
+        void *other;
+
+        rig_boot(&parent, "fork_pio.elf", "", 1, 64 * MIB, true);
+        rig_until(&parent, rig_forked, 30);
+        other = mmap(NULL, 4096, PROT_READ, MAP_SHARED, parent.vm->backing.shared_fd, 0);
+        assert_int_equal(vm_freeze(parent.vm, 0, true, &t, &stats, &err), -EBUSY);
+        assert_null(t);
+        munmap(other, 4096);
+        vm_fork_done(parent.vm, RAMET_DOORBELL_FAILED, 0);
+        expect_end(&parent, 0x7f << 1 | 1, "result=failed");
+}
+
+/* Freeze again and again while every vCPU writes; the parent and a clone of each freeze must find
+ * memory and registers of one and the same moment. */
+static void freezes_in_a_write_storm(void **state)
+{
+        struct rig parent, clone;
+
+        rig_boot(&parent, "writer.elf", "mib=2 ms=4000", 2, 64 * MIB, false);
+        rig_until(&parent, rig_printed, 30);
+        for (unsigned i = 0; i < 12 && !parent.exited; i++) {
+                struct rig *p = &parent;
+                struct template *t;
+
+                for (unsigned k = 0; k < 1 + i * 3; k++)
+                        rig_step(&p, 1);
+                t = freeze(&parent, false, NULL);
+                if (i % 3 == 0) {
+                        rig_spawn(&clone, t, 1, 1);
+                        vm_run(clone.vm);
+                        expect_end(&clone, 0, "errors=0");
+                }
+                template_unref(t);
+        }
+        expect_end(&parent, 0, "errors=0");
+}
+
+static void nothing_changes_while_paused(void **state)
+{
+        uint8_t *then = malloc(64 * MIB), *now = malloc(64 * MIB);
+        struct rig r;
+        struct rig *p = &r;
+
+        rig_boot(&r, "writer.elf", "mib=1 ms=1500", 2, 64 * MIB, false);
+        rig_until(&r, rig_printed, 30);
+        assert_int_equal(guest_mem_read(vm_memory(r.vm), 0, then, 64 * MIB), 0);
+        vm_pause(r.vm);
+        vm_pause(r.vm);
+        assert_int_equal(guest_mem_read(vm_memory(r.vm), 0, now, 64 * MIB), 0);
+        assert_true(memcmp(then, now, 64 * MIB) != 0); /* it does write when it runs */
+        for (unsigned i = 0; i < 20; i++)
+                rig_step(&p, 1);
+        assert_int_equal(guest_mem_read(vm_memory(r.vm), 0, then, 64 * MIB), 0);
+        assert_memory_equal(then, now, 64 * MIB);
+        vm_run(r.vm);
+        expect_end(&r, 0, "errors=0");
+        free(then);
+        free(now);
+}
+
+static void a_triple_fault_is_a_crash(void **state)
+{
+        struct rig r;
+
+        rig_boot(&r, "triple.elf", "", 1, 64 * MIB, false);
+        rig_until(&r, rig_exited, 30);
+        assert_int_equal(r.exit.reason, RAMET_EXIT_CRASH);
+        assert_non_null(strstr(r.exit.text, "triple fault, vCPU 0"));
+        rig_free(&r);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(doorbell_tells_parent_and_clones_apart),
+                cmocka_unit_test(unarmed_doorbell_says_so),
+                cmocka_unit_test(clones_of_clones),
+                cmocka_unit_test(every_register_survives),
+                cmocka_unit_test(generation_id_is_new_and_announced),
+                cmocka_unit_test(a_clone_is_its_template_in_every_record),
+                cmocka_unit_test(damaged_state_is_refused_or_harmless),
+                cmocka_unit_test(a_template_must_be_sealed),
+                cmocka_unit_test(a_seal_that_fails_leaves_the_parent_running),
+                cmocka_unit_test(freezes_in_a_write_storm),
+                cmocka_unit_test(nothing_changes_while_paused),
+                cmocka_unit_test(a_triple_fault_is_a_crash),
+        };
+        int r = rig_init();
+
+        if (r <= 0)
+                return r;
+        return cmocka_run_group_tests_name("machine", tests, NULL, NULL);
+}
