@@ -4,7 +4,15 @@
 
 #include "devices/registry.h"
 
+/* clang-format off */
 const struct device_ops *const device_registry[] = {
-        &serial_ops,     &rtc_ops,      &i8042_ops,   &pm_ops,
-        &debug_exit_ops, &doorbell_ops, &vmgenid_ops, NULL,
+        &serial_ops,
+        &rtc_ops,
+        &i8042_ops,
+        &pm_ops,
+        &debug_exit_ops,
+        &doorbell_ops,
+        &vmgenid_ops,
+        NULL,
 };
+/* clang-format on */
