@@ -32,7 +32,7 @@ int boot_load(const struct boot_source *src, const struct guest_mem *mem, struct
 
 /* --- for the files of this directory --- */
 
-#define BOOT_E820_MAX 8
+#define BOOT_E820_MAX      8
 #define BOOT_E820_RAM      1u
 #define BOOT_E820_RESERVED 2u
 

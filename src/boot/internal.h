@@ -14,9 +14,10 @@
 
 #include "boot/boot.h"
 
-#define BOOT_HEAD_BYTES 8192u /* multiboot headers stand in these (Multiboot 0.6.96, section 3.1)  \
-                               */
-#define BOOT_PAGE       4096u
+/* Multiboot headers stand in these first bytes (Multiboot 0.6.96, section 3.1). */
+#define BOOT_HEAD_BYTES 8192u
+
+#define BOOT_PAGE 4096u
 
 /* --- file.c: an input file, looked at once --- */
 
