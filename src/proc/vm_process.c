@@ -242,8 +242,8 @@ static void channel_readable(void *data, int fd, unsigned events)
 
 static int build_filter(bool log, struct jail_filter *filter, struct err *err)
 {
-        const char *const *lists[LISTS_MAX] = {loop_syscalls};
-        size_t n = 1;
+        const char *const *lists[LISTS_MAX] = {loop_syscalls, chardev_syscalls};
+        size_t n = 2;
 
         for (size_t i = 0; device_registry[i] && n < LISTS_MAX; i++)
                 lists[n++] = device_registry[i]->syscalls;
