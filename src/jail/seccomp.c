@@ -234,7 +234,7 @@ int jail_filter_build(bool log, const char *const *const *lists, size_t nlists,
         if (!ctx)
                 return err_host(err, ENOMEM, "seccomp: no memory for a filter");
         ret = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
-        ret = ret ?: seccomp_syscall_priority(ctx, SCMP_SYS(ioctl), 255);
+        ret = ret ?: seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
         if (ret)
                 ret = err_host(err, -ret, "seccomp: %s", strerror(-ret));
         ret = ret ?: add_list(ctx, base_syscalls, true, err);
