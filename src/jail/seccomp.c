@@ -11,8 +11,8 @@
  * else. The kernel answers for calls that are allowed whatever their arguments from a bitmap; only
  * those in `restricted` run the program, ioctl first.
  *
- * io_uring would be a way around any filter, as its operations are not system calls: the loop must
- * restrict its ring to polling before this is worth anything (IORING_REGISTER_RESTRICTIONS).
+ * Operations of an io_uring are no system calls, and no filter sees them; so the loop's ring was
+ * restricted to polling when it was made (io/loop_uring.c), and no other can be made afterwards.
  */
 #include "jail/seccomp.h"
 

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -25,6 +26,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "io/loop.h"
 #include "jail/seccomp.h"
 
 /* The wait status of a child that runs @probe under @filter. */
@@ -304,6 +306,39 @@ static void lists_are_checked(void **state)
         assert_int_equal(jail_filter_install(&f, &err), -EINVAL);
 }
 
+/* --- rings --- */
+
+/* The descriptor of the only io_uring of this process, or -1. */
+static int ring_fd(void)
+{
+        for (int fd = 3; fd < 100; fd++) {
+                char path[32], name[64] = "";
+
+                snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+                if (readlink(path, name, sizeof name - 1) > 0 && strstr(name, "io_uring"))
+                        return fd;
+        }
+        return -1;
+}
+
+/* What a ring does is no system call. A restricted one refuses to register anything, to begin with.
+ */
+static void the_ring_of_a_loop_is_restricted(void **state)
+{
+        struct loop *loop;
+
+        assert_int_equal(loop_create(true, &loop), 0);
+        if (strcmp(loop_backend(loop), "io_uring")) {
+                loop_destroy(loop);
+                skip();
+        }
+        assert_true(ring_fd() >= 0);
+        assert_int_equal(
+                syscall(SYS_io_uring_register, ring_fd(), IORING_UNREGISTER_FILES, NULL, 0), -1);
+        assert_int_equal(errno, EACCES);
+        loop_destroy(loop);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -312,6 +347,7 @@ int main(void)
                 cmocka_unit_test(threads_that_exist_are_confined_too),
                 cmocka_unit_test(log_lets_through),
                 cmocka_unit_test(lists_are_checked),
+                cmocka_unit_test(the_ring_of_a_loop_is_restricted),
         };
 
         return cmocka_run_group_tests_name("jail", tests, NULL, NULL);
