@@ -95,7 +95,7 @@ int forks_ask(struct launcher *l, struct machine *m, unsigned count,
         if (ret) {
                 job->state = FORK_FAILED;
                 return err_host(err, -ret, "'%s' cannot be asked to fork: %s", m->path,
-                                ramet_last_error(l->ctx));
+                                launcher_why(l, ret));
         }
         m->forking = job;
         job->request = request;
@@ -122,7 +122,7 @@ static int make_clone(struct launcher *l, struct fork_job *job, struct err *err)
         if (!ret) {
                 ret = l->be->clone(l->spawner, job->frozen, &options, &m->process);
                 if (ret)
-                        err_host(err, -ret, "%s", ramet_last_error(l->ctx));
+                        err_host(err, -ret, "%s", launcher_why(l, ret));
         }
         if (options.console_in_fd >= 0)
                 close(options.console_in_fd);

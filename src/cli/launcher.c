@@ -46,6 +46,13 @@ void launcher_kill_machine(struct launcher *l, struct machine *m)
                 (void)l->be->kill(m->process);
 }
 
+const char *launcher_why(const struct launcher *l, int ret)
+{
+        const char *text = ramet_last_error(l->ctx);
+
+        return *text ? text : strerror(-ret);
+}
+
 static void linger_over(void *data)
 {
         struct launcher *l = data;
@@ -295,7 +302,7 @@ static int start_root(struct launcher *l, const struct ramet_vm_options *options
         ret = l->be->start(l->spawner, &o, &m->process);
         if (ret) {
                 err->class = ramet_last_error_is_input(l->ctx) ? ERR_INPUT : ERR_HOST;
-                snprintf(err->text, sizeof err->text, "%s", ramet_last_error(l->ctx));
+                snprintf(err->text, sizeof err->text, "%s", launcher_why(l, ret));
         } else {
                 l->be->set_data(m->process, m);
         }

@@ -115,6 +115,8 @@ void launcher_end(struct launcher *l, int status);
 /* Is there anything left to wait for? If not, stop the loop. */
 void launcher_check_done(struct launcher *l);
 void launcher_kill_machine(struct launcher *l, struct machine *m);
+/* What the library said about its last failure, or if nothing, what -errno @ret means. */
+const char *launcher_why(const struct launcher *l, int ret);
 
 /* forks.c. @request is answered when the fork is over. 0 or -errno with @err set. */
 int forks_ask(struct launcher *l, struct machine *m, unsigned count,

@@ -133,9 +133,11 @@ static int unknown_option(const char *given, enum command_bit command, struct er
                         }
                 }
         }
-        return err_input(err, "unknown option %s%s%s%s; see 'ramet %s --help'", given,
-                         close ? ": did you mean --" : "", close ? close : "", close ? "?" : "",
-                         command_name(command));
+        if (close)
+                return err_input(err, "unknown option %s: did you mean --%s? See 'ramet %s --help'",
+                                 given, close, command_name(command));
+        return err_input(err, "unknown option %.*s; see 'ramet %s --help'",
+                         (int)strcspn(given, "="), given, command_name(command));
 }
 
 static int set_row(struct options *o, unsigned i, const char *text, struct err *err)

@@ -180,7 +180,7 @@ static void op_pause(struct connection *c, struct machine *m, bool pause)
         }
         ret = pause ? l->be->pause(m->process) : l->be->resume(m->process);
         if (ret)
-                refuse(c, CLI_HOST, ramet_last_error(l->ctx));
+                refuse(c, CLI_HOST, launcher_why(l, ret));
         else
                 add_request(c, m, pause ? WAIT_PAUSED : WAIT_RESUMED);
 }

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command line and the configuration file: defaults, who wins, and what is refused how. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "cli/options.h"
+
+static struct options o;
+static struct err err;
+
+static int read_line(enum command_bit command, char *const *words)
+{
+        char *argv[16] = {"ramet"};
+        int argc = 1;
+
+        for (; words[argc - 1]; argc++)
+                argv[argc] = words[argc - 1];
+        err.text[0] = '\0';
+        return options_read(&o, command, argc, argv, &err);
+}
+
+#define READ(command, ...) read_line(command, (char *[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
+
+static int apply(const char *json)
+{
+        json_t *root = json_loads(json, JSON_DECODE_ANY, NULL);
+        int ret;
+
+        assert_non_null(root);
+        json_decref(o.config_json);
+        o.config_json = root; /* strings point into it */
+        ret = config_apply(&o, COMMAND_RUN, root, "f.json", &err);
+        return ret;
+}
+
+static int teardown(void **state)
+{
+        options_fini(&o);
+        return 0;
+}
+
+static void defaults(void **state)
+{
+        assert_int_equal(READ(COMMAND_RUN), 0);
+        assert_int_equal(o.cpus, 1);
+        assert_int_equal(o.memory, 256 << 20);
+        assert_string_equal(o.cmdline, "");
+        assert_int_equal(o.fork, 0);
+        assert_int_equal(o.fork_at.trigger, FORK_AT_GUEST);
+        assert_int_equal(o.console.kind, CONSOLE_STDIO);
+        assert_int_equal(o.log_level, MESSAGE_WARN);
+        assert_int_equal(o.seccomp, RAMET_SECCOMP_ON);
+        assert_int_equal(o.hugepages, RAMET_HUGEPAGES_AUTO);
+        assert_false(options_given(&o, "cpus"));
+        assert_int_equal(READ(COMMAND_DEMO), 0);
+        assert_int_equal(o.fork, 4);
+        assert_int_equal(o.cpus, 2);
+        assert_int_equal(o.memory, 128 << 20);
+}
+
+static void the_command_line(void **state)
+{
+        assert_int_equal(READ(COMMAND_RUN, "--kernel", "k", "--cpus=2", "--fork", "3", "--fork-at",
+                              "console=ready", "--debug-exit", "0xf4", "--seccomp", "log"),
+                         0);
+        assert_string_equal(o.kernel, "k");
+        assert_int_equal(o.cpus, 2);
+        assert_int_equal(o.fork, 3);
+        assert_string_equal(o.fork_at.text, "ready");
+        assert_int_equal(o.debug_exit, 0xf4);
+        assert_int_equal(o.seccomp, RAMET_SECCOMP_LOG);
+        assert_true(options_given(&o, "cpus"));
+        assert_int_equal(READ(COMMAND_FORK, "web", "-n", "7"), 0);
+        assert_int_equal(o.clones, 7);
+        assert_int_equal(o.nrest, 1);
+        assert_string_equal(o.rest[0], "web");
+}
+
+static void help_stops_reading(void **state)
+{
+        assert_int_equal(READ(COMMAND_RUN, "--cpus", "2", "--help", "--cpus", "junk"), 0);
+        assert_true(o.help);
+}
+
+static void refusals_name_the_option(void **state)
+{
+        assert_int_equal(READ(COMMAND_RUN, "--memory", "1K"), -EINVAL);
+        assert_string_equal(err.text, "--memory 1K: expected at least 1 MiB");
+        assert_int_equal(READ(COMMAND_RUN, "--cpus", "10000"), -EINVAL);
+        assert_string_equal(err.text, "--cpus 10000: expected a whole number from 1 to 64");
+        assert_int_equal(READ(COMMAND_RUN, "--frok", "3"), -EINVAL);
+        assert_string_equal(err.text,
+                            "unknown option --frok: did you mean --fork? See 'ramet run --help'");
+        assert_int_equal(READ(COMMAND_RUN, "--frobnicate=3"), -EINVAL);
+        assert_string_equal(err.text, "unknown option --frobnicate; see 'ramet run --help'");
+        assert_int_equal(READ(COMMAND_RUN, "-z"), -EINVAL);
+        assert_non_null(strstr(err.text, "unknown option -z"));
+        assert_int_equal(READ(COMMAND_RUN, "--kernel"), -EINVAL);
+        assert_non_null(strstr(err.text, "--kernel needs an argument, FILE"));
+        assert_int_equal(READ(COMMAND_LIST, "--json=1"), -EINVAL);
+        assert_non_null(strstr(err.text, "--json takes no argument"));
+        assert_int_equal(READ(COMMAND_LIST, "--kernel", "k"), -EINVAL);
+        assert_non_null(strstr(err.text, "unknown option --kernel"));
+}
+
+static void the_file_fills_in(void **state)
+{
+        assert_int_equal(READ(COMMAND_RUN, "--cpus", "3"), 0);
+        assert_int_equal(apply("{\"kernel\": \"vmlinux\", \"cpus\": 2, \"memory\": \"64M\", "
+                               "\"timeout\": 2.5, \"debug-exit\": \"0xf4\", \"fork\": 4}"),
+                         0);
+        assert_string_equal(o.kernel, "vmlinux");
+        assert_int_equal(o.cpus, 3); /* the command line wins */
+        assert_int_equal(o.memory, 64 << 20);
+        assert_int_equal(o.timeout_ns, 2500000000);
+        assert_int_equal(o.debug_exit, 0xf4);
+        assert_int_equal(o.fork, 4);
+        assert_true(options_given(&o, "memory"));
+        assert_int_equal(READ(COMMAND_RUN), 0);
+        assert_int_equal(apply("{\"memory\": 1048576, \"timeout\": 3}"), 0);
+        assert_int_equal(o.memory, 1 << 20);
+        assert_int_equal(o.timeout_ns, 3000000000);
+}
+
+static void the_file_is_checked(void **state)
+{
+        static const struct {
+                const char *json, *says;
+        } bad[] = {
+                {"{\"kernle\": \"k\"}", "f.json: kernle: no such option"},
+                {"{\"fill\": 3}", "f.json: fill: no such option"},
+                {"{\"config\": \"f\"}", "f.json: config: no such option"},
+                {"{\"help\": true}", "f.json: help: no such option"},
+                {"{\"cpus\": \"2\"}", "f.json: cpus: expected an integer, got a string"},
+                {"{\"cpus\": 2.0}",
+                 "f.json: cpus: expected an integer, got a number with a fraction"},
+                {"{\"cpus\": 0}", "f.json: cpus: 0: expected a whole number from 1 to 64"},
+                {"{\"cpus\": -1}", "f.json: cpus: -1: expected a whole number from 1 to 64"},
+                {"{\"kernel\": 3}", "f.json: kernel: expected a string, got an integer"},
+                {"{\"kernel\": null}", "f.json: kernel: expected a string, got null"},
+                {"{\"timeout\": \"3\"}", "f.json: timeout: expected a number, got a string"},
+                {"{\"memory\": []}",
+                 "f.json: memory: expected a string or an integer, got an array"},
+                {"{\"memory\": \"1K\"}", "f.json: memory: 1K: expected at least 1 MiB"},
+                {"[]", "f.json: expected a JSON object, got an array"},
+                {"7", "f.json: expected a JSON object, got an integer"},
+        };
+
+        for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+                assert_int_equal(READ(COMMAND_RUN), 0);
+                assert_int_equal(apply(bad[i].json), -EINVAL);
+                assert_string_equal(err.text, bad[i].says);
+        }
+        /* also what the command line overrides */
+        assert_int_equal(READ(COMMAND_RUN, "--cpus", "2"), 0);
+        assert_int_equal(apply("{\"cpus\": 100}"), -EINVAL);
+        assert_int_equal(o.cpus, 2);
+}
+
+static void names_are_unique_per_command(void **state)
+{
+        for (unsigned i = 0; i < option_count; i++)
+                for (unsigned j = 0; j < i; j++)
+                        if (!strcmp(option_table[i].name, option_table[j].name))
+                                assert_int_equal(
+                                        option_table[i].commands & option_table[j].commands, 0);
+}
+
+#define CASE(f) cmocka_unit_test_teardown(f, teardown)
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                CASE(defaults),
+                CASE(the_command_line),
+                CASE(help_stops_reading),
+                CASE(refusals_name_the_option),
+                CASE(the_file_fills_in),
+                CASE(the_file_is_checked),
+                CASE(names_are_unique_per_command),
+        };
+
+        return cmocka_run_group_tests_name("cli_options", tests, NULL, NULL);
+}
