@@ -19,6 +19,7 @@ struct boot_source {
         int initramfs_fd;           /* borrowed, or -1 */
         const char *initramfs_name; /* NULL when there is none */
         const char *cmdline;        /* never NULL */
+        unsigned tsc_khz;           /* of the guest's TSC, 0: not known; see boot_put_cmdline() */
         int flat;                   /* a flat binary: loaded and entered at flat_address */
         uint64_t flat_address;      /* guest-physical */
         unsigned flat_bits;         /* 16, 32 or 64: the processor mode it is entered in */

@@ -127,6 +127,7 @@ int bzimage_load(struct boot_job *job, struct x86_entry *entry)
         if (job->head_len < SETUP_LIMIT)
                 return err_input(job->err, "%s: cut short inside its setup header",
                                  job->kernel.name);
+        job->linux_kernel = true;
         ret = read_setup(job, &bp);
         if (ret == 0)
                 ret = check_setup(job, &bp.hdr);

@@ -144,10 +144,11 @@ static int check_segment(struct boot_job *job, const Elf64_Phdr *p, unsigned num
         return 0;
 }
 
-/* Look for the PVH note in one PT_NOTE segment's bytes. Every step goes on by at least a note
- * header, and none is made that does not fit; lengths have 32 bits and sums 64, so none wraps.
- * What follows name and descriptor is aligned to @align. */
-static void find_pvh(const uint8_t *notes, size_t len, size_t align, struct elf_image *elf)
+/* Look for the PVH note in one PT_NOTE segment's bytes, and for notes by which Linux owns up. Every
+ * step goes on by at least a note header, and none is made that does not fit; lengths have 32 bits
+ * and sums 64, so none wraps. What follows name and descriptor is aligned to @align. */
+static void find_notes(const uint8_t *notes, size_t len, size_t align, struct elf_image *elf,
+                       bool *linux_kernel)
 {
         size_t at = 0;
 
@@ -160,13 +161,15 @@ static void find_pvh(const uint8_t *notes, size_t len, size_t align, struct elf_
                 desc = (name + n.n_namesz + align - 1) & ~(align - 1);
                 if (desc > len || n.n_descsz > len - desc)
                         return;
-                if (n.n_type == XEN_ELFNOTE_PHYS32_ENTRY && n.n_namesz == sizeof "Xen" &&
-                    memcmp(notes + name, "Xen", sizeof "Xen") == 0 &&
+                if (n.n_namesz == sizeof "Linux" &&
+                    memcmp(notes + name, "Linux", sizeof "Linux") == 0)
+                        *linux_kernel = true;
+                if (n.n_type == XEN_ELFNOTE_PHYS32_ENTRY && !elf->has_pvh &&
+                    n.n_namesz == sizeof "Xen" && memcmp(notes + name, "Xen", sizeof "Xen") == 0 &&
                     (n.n_descsz == 4 || n.n_descsz == 8)) {
                         elf->pvh_entry = 0;
                         memcpy(&elf->pvh_entry, notes + desc, n.n_descsz);
                         elf->has_pvh = 1;
-                        return;
                 }
                 at = (desc + n.n_descsz + align - 1) & ~(align - 1);
                 if (at > len)
@@ -180,7 +183,7 @@ static int read_notes(struct boot_job *job, const Elf64_Phdr *p, unsigned number
         uint8_t *notes;
         int ret;
 
-        if (elf->has_pvh || p->p_filesz == 0)
+        if (p->p_filesz == 0)
                 return 0;
         if (p->p_filesz > NOTES_MAX)
                 return err_input(job->err, "%s: segment %u: %s of notes; at most %s are looked at",
@@ -191,7 +194,7 @@ static int read_notes(struct boot_job *job, const Elf64_Phdr *p, unsigned number
                 return err_host(job->err, ENOMEM, "%s: no memory for its notes", job->kernel.name);
         ret = boot_file_read(&job->kernel, p->p_offset, notes, p->p_filesz, job->err);
         if (ret == 0)
-                find_pvh(notes, p->p_filesz, p->p_align == 8 ? 8 : 4, elf);
+                find_notes(notes, p->p_filesz, p->p_align == 8 ? 8 : 4, elf, &job->linux_kernel);
         free(notes);
         return ret;
 }

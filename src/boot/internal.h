@@ -12,6 +12,8 @@
 #ifndef RAMET_BOOT_INTERNAL_H
 #define RAMET_BOOT_INTERNAL_H
 
+#include <stdbool.h>
+
 #include "boot/boot.h"
 
 /* Multiboot headers stand in these first bytes (Multiboot 0.6.96, section 3.1). */
@@ -65,6 +67,8 @@ struct boot_job {
         uint8_t head[BOOT_HEAD_BYTES];
         size_t head_len; /* bytes of the kernel file that are in head */
 
+        bool linux_kernel; /* it is Linux: a bzImage, or an ELF with Linux's own notes */
+
         struct boot_range taken[BOOT_RANGES];
         unsigned ntaken;
 };
@@ -88,7 +92,8 @@ int boot_put_file(struct boot_job *job, const struct boot_file *file, uint64_t g
  * initramfs. 0 or -errno. */
 int boot_put_initramfs(struct boot_job *job, uint64_t limit, uint64_t *gpa);
 
-/* Put the command line at LAYOUT_CMDLINE, at most @max bytes without its NUL. 0 or -EINVAL. */
+/* Put the command line at LAYOUT_CMDLINE, at most @max bytes without its NUL. A Linux kernel is
+ * told the TSC's frequency besides, unless the user did. 0 or -EINVAL. */
 int boot_put_cmdline(struct boot_job *job, uint64_t max);
 
 /* --- elf.c --- */

@@ -248,14 +248,33 @@ int boot_put_initramfs(struct boot_job *job, uint64_t limit, uint64_t *gpa)
         return boot_put_file(job, file, *gpa, 0, file->size);
 }
 
+/* Linux with hardware-reduced ACPI has only the TSC to keep time by. Where no paravirtual clock
+ * tells its frequency it measures it against the PIT, and on a busy host that fails and the boot
+ * with it. Linux, Documentation/admin-guide/kernel-parameters.txt: tsc_early_khz. */
+static void tell_tsc(const struct boot_job *job, char *text, size_t size)
+{
+        text[0] = '\0';
+        if (job->linux_kernel && job->src->tsc_khz && !strstr(job->src->cmdline, "tsc_early_khz="))
+                snprintf(text, size, "%stsc_early_khz=%u", job->src->cmdline[0] ? " " : "",
+                         job->src->tsc_khz);
+}
+
 int boot_put_cmdline(struct boot_job *job, uint64_t max)
 {
-        size_t len = strlen(job->src->cmdline);
+        size_t len = strlen(job->src->cmdline), more;
+        char tsc[40];
+        int ret;
 
         if (max > LAYOUT_CMDLINE_MAX - 1)
                 max = LAYOUT_CMDLINE_MAX - 1;
         if (len > max)
                 return err_input(job->err, "%s: the command line has %zu bytes, it takes %llu",
                                  job->kernel.name, len, (unsigned long long)max);
-        return boot_put(job, LAYOUT_CMDLINE, job->src->cmdline, len + 1);
+        tell_tsc(job, tsc, sizeof tsc);
+        more = strlen(tsc);
+        if (len + more > max)
+                more = 0;
+        tsc[more] = '\0';
+        ret = boot_put(job, LAYOUT_CMDLINE, job->src->cmdline, len);
+        return ret < 0 ? ret : boot_put(job, LAYOUT_CMDLINE + len, tsc, more + 1);
 }
