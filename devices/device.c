@@ -14,5 +14,5 @@ uint64_t device_get(const uint8_t *data, unsigned len)
 void device_put(uint8_t *data, unsigned len, uint64_t value)
 {
         for (unsigned i = 0; i < len; i++)
-                data[i] = i < 8 ? (uint8_t)(value >> (8 * i)) : 0;
+                data[i] = (uint8_t)(i < 8 ? value >> (8 * i) : 0);
 }

@@ -87,7 +87,7 @@ static void set_time(uint8_t mode, time_t t)
         hour = mode & B_24H ? tm.tm_hour : (tm.tm_hour % 12 ? tm.tm_hour % 12 : 12);
         set(0, NUM(tm.tm_sec));
         set(2, NUM(tm.tm_min));
-        set(4, NUM(hour) | (!(mode & B_24H) && tm.tm_hour >= 12 ? 0x80 : 0));
+        set(4, (uint8_t)(NUM(hour) | (!(mode & B_24H) && tm.tm_hour >= 12 ? 0x80 : 0)));
         set(6, NUM(tm.tm_wday + 1));
         set(7, NUM(tm.tm_mday));
         set(8, NUM(tm.tm_mon + 1));
