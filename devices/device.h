@@ -96,7 +96,7 @@ void device_put(uint8_t *data, unsigned len, uint64_t value);
 extern const struct device_ops doorbell_ops;
 extern const struct device_ops vmgenid_ops;
 
-/* What RESULT and COUNT read from now on. While the vCPUs are stopped. */
+/* What RESULT and COUNT read from now on. While the vCPUs are stopped, or from notify(). */
 void doorbell_set_result(void *doorbell, uint32_t result, uint32_t count);
 /* Called (vCPU thread) at the first read of RESULT after doorbell_set_result(); NULL: nobody. */
 void doorbell_on_result_read(void *doorbell, void (*fn)(void *data), void *data);

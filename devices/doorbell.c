@@ -6,8 +6,8 @@
  * A write to RING tells the machine, which deals with it before the writing vCPU runs on: it forks,
  * or says through doorbell_set_result() why not. No lock is held meanwhile, since the machine stops
  * the other vCPUs, saves this device, and sets its result while the write is still under way.
- * RESULT and COUNT are set while no vCPU runs, so a guest reads both of one fork; they are atomic
- * because the stop need not order them for a reader in the eyes of the C memory model.
+ * RESULT and COUNT of a fork are set while no vCPU runs, so a guest reads both of one fork; a
+ * refusal is set by the vCPU that rang, while others may read: hence they are atomic.
  *
  * The first read of RESULT after a fork is the first thing that a guest does in it, which is what
  * the time of a fork is measured to; `fresh` finds it, exchanged by whichever vCPU reads first.

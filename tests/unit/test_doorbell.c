@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The fork doorbell: docs/fork-abi.md, sentence by sentence. */
+/* The fork doorbell: its registers as docs/fork-abi.md has them. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
