@@ -144,6 +144,8 @@ static void fork_now(struct process *p, enum ramet_fork_cause cause, uint64_t ca
         }
         if (cause_ns)
                 vm_fork_done(p->vm, ret ? RAMET_DOORBELL_FAILED : 0, ret ? 0 : count);
+        else if (!ret)
+                vm_fork_told(p->vm, count);
 }
 
 static void fork_requested(struct process *p, unsigned count)

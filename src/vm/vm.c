@@ -169,6 +169,11 @@ void vm_fork_done(struct vm *vm, uint32_t result, uint32_t count)
         vcpu_release_all(vm);
 }
 
+void vm_fork_told(struct vm *vm, uint32_t count)
+{
+        doorbell_set_result(vm->doorbell, 0, count);
+}
+
 /* --- birth --- */
 
 static void describe_memory(struct vm *vm)

@@ -117,6 +117,10 @@ int vm_freeze(struct vm *vm, uint64_t cause_ns, bool by_doorbell, struct templat
  * parent, or RAMET_DOORBELL_FAILED), and the held vCPU goes on. */
 void vm_fork_done(struct vm *vm, uint32_t result, uint32_t count);
 
+/* A fork that the guest did not ask for is over: the parent reads 0 of @count from now on. Whoever
+ * waits for an answer of its own keeps waiting. */
+void vm_fork_told(struct vm *vm, uint32_t count);
+
 struct vm_exit_info {
         enum ramet_exit reason;
         int status;
