@@ -250,18 +250,19 @@ int boot_put_initramfs(struct boot_job *job, uint64_t limit, uint64_t *gpa)
 
 /* Linux with hardware-reduced ACPI has only the TSC to keep time by. Where no paravirtual clock
  * tells its frequency it measures it against the PIT, and on a busy host that fails and the boot
- * with it. Linux, Documentation/admin-guide/kernel-parameters.txt: tsc_early_khz. */
+ * with it. Linux, Documentation/admin-guide/kernel-parameters.txt: tsc_early_khz. It goes before
+ * what the user gave, which may have a "--" after which nothing is the kernel's. */
 static void tell_tsc(const struct boot_job *job, char *text, size_t size)
 {
         text[0] = '\0';
         if (job->linux_kernel && job->src->tsc_khz && !strstr(job->src->cmdline, "tsc_early_khz="))
-                snprintf(text, size, "%stsc_early_khz=%u", job->src->cmdline[0] ? " " : "",
-                         job->src->tsc_khz);
+                snprintf(text, size, "tsc_early_khz=%u%s", job->src->tsc_khz,
+                         job->src->cmdline[0] ? " " : "");
 }
 
 int boot_put_cmdline(struct boot_job *job, uint64_t max)
 {
-        size_t len = strlen(job->src->cmdline), more;
+        size_t len = strlen(job->src->cmdline), before;
         char tsc[40];
         int ret;
 
@@ -271,10 +272,9 @@ int boot_put_cmdline(struct boot_job *job, uint64_t max)
                 return err_input(job->err, "%s: the command line has %zu bytes, it takes %llu",
                                  job->kernel.name, len, (unsigned long long)max);
         tell_tsc(job, tsc, sizeof tsc);
-        more = strlen(tsc);
-        if (len + more > max)
-                more = 0;
-        tsc[more] = '\0';
-        ret = boot_put(job, LAYOUT_CMDLINE, job->src->cmdline, len);
-        return ret < 0 ? ret : boot_put(job, LAYOUT_CMDLINE + len, tsc, more + 1);
+        before = strlen(tsc);
+        if (len + before > max)
+                before = 0; /* what the user gave goes first */
+        ret = boot_put(job, LAYOUT_CMDLINE, tsc, before);
+        return ret < 0 ? ret : boot_put(job, LAYOUT_CMDLINE + before, job->src->cmdline, len + 1);
 }

@@ -77,7 +77,7 @@ struct fadt {
         uint32_t firmware_ctrl;
         uint32_t dsdt;
         uint8_t no_pm_hardware[64]; /* offsets 44 to 107 */
-        uint8_t century;            /* the CMOS byte: none */
+        uint8_t century;            /* which byte of the CMOS has it */
         uint16_t iapc_boot_arch;
         uint8_t reserved;
         uint32_t flags;
@@ -196,6 +196,7 @@ static void fill_fadt(struct fadt *f, uint64_t dsdt)
 {
         f->dsdt = (uint32_t)dsdt;
         f->x_dsdt = dsdt;
+        f->century = 0x32; /* as devices/rtc.c has it */
         f->iapc_boot_arch = IAPC_LEGACY_DEVICES | IAPC_8042 | IAPC_NO_VGA;
         f->flags =
                 FADT_WBINVD | FADT_PWR_BUTTON | FADT_SLP_BUTTON | FADT_RESET_REG | FADT_HW_REDUCED;

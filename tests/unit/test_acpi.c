@@ -101,7 +101,8 @@ static void fadt_is_hardware_reduced(void **state)
         assert_int_equal(ram[f + 128], 1); /* RESET_VALUE */
         assert_int_equal(get(f + 248, 8), LAYOUT_PORT_PM);
         assert_int_equal(get(f + 260, 8), LAYOUT_PORT_PM + 1);
-        for (unsigned i = 44; i < 109; i++)
+        assert_int_equal(ram[f + 108], 0x32); /* the RTC's century byte */
+        for (unsigned i = 44; i < 108; i++)
                 assert_int_equal(ram[f + i], 0);
 }
 

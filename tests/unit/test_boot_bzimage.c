@@ -119,6 +119,34 @@ static void fixed_kernel_ignores_alignment(void **state)
         machine_fini(&s.m);
 }
 
+/* Linux is told the TSC's frequency, unless the user did or there is no room for it. */
+static void tsc_frequency_goes_first(void **state)
+{
+        static const struct {
+                const char *cmdline, *expected;
+                uint32_t max;
+        } cases[] = {
+                {"", "tsc_early_khz=2000000", 2047},
+                {"quiet -- -x", "tsc_early_khz=2000000 quiet -- -x", 2047},
+                {"quiet", "tsc_early_khz=2000000 quiet", 27},
+                {"quiet", "quiet", 26},
+                {"tsc_early_khz=1", "tsc_early_khz=1", 2047},
+        };
+
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+                struct sample s;
+
+                sample_init(&s);
+                s.m.src.tsc_khz = 2000000;
+                s.m.src.cmdline = cases[i].cmdline;
+                s.hdr->cmdline_size = cases[i].max;
+                sample_seal(&s);
+                expect_loaded(&s.m);
+                assert_string_equal(s.m.ram + LAYOUT_CMDLINE, cases[i].expected);
+                machine_fini(&s.m);
+        }
+}
+
 /* --- refused --- */
 
 static void old_protocol(struct sample *s)
@@ -286,6 +314,7 @@ int main(void)
                 cmocka_unit_test(header_copy_is_bounded),
                 cmocka_unit_test(setup_sects_0_means_4),
                 cmocka_unit_test(fixed_kernel_ignores_alignment),
+                cmocka_unit_test(tsc_frequency_goes_first),
                 cmocka_unit_test(lies_are_refused),
                 cmocka_unit_test(initramfs_keeps_out_of_the_way),
         };

@@ -402,6 +402,29 @@ static void lying_notes_are_not_followed(void **state)
         }
 }
 
+/* A kernel with a note of Linux's own gets the TSC's frequency, others get what the user gave. */
+static void tsc_frequency_is_for_linux(void **state)
+{
+        static const Elf64_Nhdr note = {.n_namesz = 6, .n_descsz = 4, .n_type = 256};
+        struct machine m;
+        struct image im;
+
+        machine_init(&m, 8 * MIB);
+        image_pvh(&im)->p[2].p_filesz = 0x30 + 24;
+        machine_kernel(&m, im.bytes, im.len);
+        m.src.cmdline = "quiet";
+        m.src.tsc_khz = 2000000;
+        expect_loaded(&m);
+        assert_string_equal(m.ram + LAYOUT_CMDLINE, "quiet");
+        memcpy(im.bytes + ELF_NOTE + 0x30, &note, sizeof note);
+        memcpy(im.bytes + ELF_NOTE + 0x3c, "Linux", 6);
+        assert_int_equal(pwrite(m.kernel_fd, im.bytes, im.len, 0), (ssize_t)im.len);
+        expect_loaded(&m);
+        assert_string_equal(m.ram + LAYOUT_CMDLINE, "tsc_early_khz=2000000 quiet");
+        assert_int_equal(m.entry.mode, X86_PROT32);
+        machine_fini(&m);
+}
+
 /* Nor is a note read that sticks out of its segment, at whatever byte that ends. */
 static void notes_end_with_their_segment(void **state)
 {
@@ -447,6 +470,7 @@ int main(void)
                 cmocka_unit_test(elf32_wraps_at_4_gib),
                 cmocka_unit_test(pvh_entry_must_be_loaded),
                 cmocka_unit_test(lying_notes_are_not_followed),
+                cmocka_unit_test(tsc_frequency_is_for_linux),
                 cmocka_unit_test(notes_end_with_their_segment),
                 cmocka_unit_test(cut_short_anywhere),
         };
