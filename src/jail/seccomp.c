@@ -31,6 +31,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#if defined(__has_feature) /* clang; gcc says it by a macro */
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
+
 #ifndef PR_SET_VMA
 #define PR_SET_VMA 0x53564d41
 #endif
