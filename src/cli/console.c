@@ -24,12 +24,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/clock.h"
 #include "cli/input.h"
 #include "cli/lines.h"
 #include "cli/message.h"
 #include "cli/sink.h"
 
-#define HOLD_NS (50u * 1000000u) /* how long the beginning of a line waits for the rest */
+#define HOLD_NS     (100u * 1000000u) /* how long the beginning of a line waits for more of it, ... */
+#define HOLD_MAX_NS (10 * HOLD_NS)    /* ... and for its end */
 
 struct console {
         struct console_hub *hub;
@@ -39,6 +41,8 @@ struct console {
         struct loop_watch *watch; /* on out_fd, NULL while standard output does not keep up */
         int out_fd;               /* our end of the machine's output, -1: none or at its end */
         int in_fd;                /* our end of its input, -1: none */
+        uint64_t held_ns;         /* when the line that is held back began, ... */
+        uint64_t said_ns;         /* ... and when the last of it came */
         bool closing;
 };
 
@@ -134,26 +138,57 @@ static const struct sink_ops sink_ops = {
         .broken = sink_broken,
 };
 
-static void hold_over(void *data)
-{
-        struct console_hub *hub = data;
+static void hold_over(void *data);
 
-        hub->hold_set = false;
-        for (struct console *c = hub->consoles; c; c = c->next)
-                lines_flush(&hub->mux, &c->lines);
-}
-
-static void hold_line(struct console_hub *hub)
+static void set_hold(struct console_hub *hub, uint64_t delay_ns)
 {
         int ret = 0;
 
         if (hub->hold_set)
                 return;
         if (hub->hold)
-                ret = loop_rearm_timer(hub->hold, HOLD_NS);
+                ret = loop_rearm_timer(hub->hold, delay_ns);
         else
-                ret = loop_add_timer(hub->loop, HOLD_NS, hold_over, hub, &hub->hold);
+                ret = loop_add_timer(hub->loop, delay_ns, hold_over, hub, &hub->hold);
         hub->hold_set = !ret;
+}
+
+/* How much longer a machine's line is held back; 0: it is to be shown as it is. */
+static uint64_t hold_left(const struct console *c, uint64_t now)
+{
+        uint64_t until = c->said_ns + HOLD_NS, last = c->held_ns + HOLD_MAX_NS;
+
+        until = until < last ? until : last;
+        return until > now ? until - now : 0;
+}
+
+/* One timer serves all: each line is looked at by its own times, as one that is still being printed
+ * must not be torn because another has waited for long. */
+static void hold_over(void *data)
+{
+        struct console_hub *hub = data;
+        uint64_t now = clock_now(), next = UINT64_MAX;
+
+        hub->hold_set = false;
+        for (struct console *c = hub->consoles; c; c = c->next) {
+                uint64_t left = hold_left(c, now);
+
+                if (!left)
+                        lines_flush(&hub->mux, &c->lines);
+                else if (c->lines.len && left < next)
+                        next = left;
+        }
+        if (next != UINT64_MAX)
+                set_hold(hub, next);
+}
+
+/* @c has taken bytes; @was_held: it held some back before. */
+static void hold_line(struct console *c, bool was_held)
+{
+        c->said_ns = clock_now();
+        if (!was_held)
+                c->held_ns = c->said_ns;
+        set_hold(c->hub, HOLD_NS);
 }
 
 /* Read once and pass it on. False: that was the last of it, and the console is to be freed. */
@@ -161,6 +196,7 @@ static bool console_read(struct console *c)
 {
         struct console_hub *hub = c->hub;
         char data[4096];
+        bool was_held;
         ssize_t n;
 
         do {
@@ -170,8 +206,9 @@ static bool console_read(struct console *c)
                         return true;
                 }
                 n = read(c->out_fd, data, sizeof data);
+                was_held = c->lines.len > 0 && n > 0 && !memchr(data, '\n', (size_t)n);
                 if (n > 0 && lines_push(&hub->mux, &c->lines, data, (size_t)n))
-                        hold_line(hub);
+                        hold_line(c, was_held);
         } while (n > 0 && c->closing);
         if (n > 0 || (n < 0 && errno == EINTR) || (n < 0 && errno == EAGAIN && !c->closing))
                 return true;
