@@ -194,6 +194,12 @@ def by_machine(stdout):
     return machines
 
 
+def said(stdout):
+    """What each machine printed, {name: text without line ends}. On a busy host a machine may stop
+    for so long in a line that others are let in between: that is right, and no matter here."""
+    return {name: ''.join(lines) for name, lines in by_machine(stdout).items()}
+
+
 # --- processes ---
 
 def alive(pid):
