@@ -149,6 +149,19 @@ static int watch_signals(struct launcher *l)
         return loop_add_fd(l->loop, l->signal_fd, POLLIN, signal_ready, l, &l->signal_watch);
 }
 
+/* A SIGPIPE that is pending by now has been seen to, and must not end the program after all. */
+static void unblock_signals(struct launcher *l)
+{
+        const struct timespec at_once = {0};
+        sigset_t pipe;
+
+        sigemptyset(&pipe);
+        sigaddset(&pipe, SIGPIPE);
+        if (!sigismember(&l->old_mask, SIGPIPE))
+                (void)sigtimedwait(&pipe, NULL, &at_once);
+        sigprocmask(SIG_SETMASK, &l->old_mask, NULL);
+}
+
 /* --- consoles --- */
 
 static void console_quit(void *data)
@@ -357,7 +370,7 @@ void launcher_destroy(struct launcher *l)
         if (l->signal_fd >= 0) {
                 loop_remove(l->signal_watch);
                 close(l->signal_fd);
-                sigprocmask(SIG_SETMASK, &l->old_mask, NULL);
+                unblock_signals(l);
         }
         loop_destroy(l->loop);
         family_fini(&l->family);
