@@ -20,10 +20,13 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SUFFIX  ".sock"
 #define BACKLOG 16
+
+#define QUEUE_TURNS 300 /* of 10 ms: how long a client waits for a place in the queue */
 
 static int choose_path(struct rundir *dir, struct err *err)
 {
@@ -158,9 +161,22 @@ unlock:
         return ret;
 }
 
+/* A queue that is full has room again as soon as the launcher gets a turn; poll(2) cannot tell. */
+static int connect_in_turn(const struct rundir *dir, const char *name, int *fd)
+{
+        const struct timespec turn = {.tv_nsec = 10000000};
+        int ret = try_connect(dir, name, fd);
+
+        for (unsigned i = 0; ret == -EAGAIN && i < QUEUE_TURNS; i++) {
+                nanosleep(&turn, NULL);
+                ret = try_connect(dir, name, fd);
+        }
+        return ret;
+}
+
 int rundir_connect(struct rundir *dir, const char *name, int *out)
 {
-        int fd, ret = try_connect(dir, name, &fd);
+        int fd, ret = connect_in_turn(dir, name, &fd);
 
         if (ret == -ECONNREFUSED) {
                 /* Left behind, or between bind and listen: look again when nobody binds. */
