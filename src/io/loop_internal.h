@@ -28,6 +28,7 @@ struct loop_watch {
         bool in_flight;                 /* [t] io_uring: a poll request is under way */
         bool cancelling;                /* [t] io_uring: and is to come back */
         bool failed;                    /* [t] io_uring: could not be polled, has been told */
+        uint8_t again;                  /* [t] io_uring: failures in a row that were not believed */
 };
 
 struct loop_backend {

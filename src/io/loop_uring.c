@@ -29,7 +29,8 @@
 
 #include "io/loop_internal.h"
 
-#define ENTRIES 128
+#define ENTRIES   128
+#define AGAIN_MAX 16
 
 struct uring_backend {
         struct io_uring ring; /* [t] */
@@ -176,11 +177,18 @@ static int complete(struct uring_backend *b, const struct io_uring_cqe *cqe)
         }
         if (cqe->res == -ECANCELED)
                 return start_poll(b, w);
+        /* Seen with Linux 6.18: a poll of a terminal that is under way when somebody sets the
+         * terminal's mode ends with EINVAL, and the next one works. */
+        if (cqe->res == -EINVAL && w->again < AGAIN_MAX) {
+                w->again++;
+                return start_poll(b, w);
+        }
         if (cqe->res < 0) { /* not pollable, or no memory: told once, and not tried again */
                 w->failed = true;
                 loop_watch_ready(w, POLLNVAL);
                 return 0;
         }
+        w->again = 0;
         loop_watch_ready(w, (unsigned)cqe->res);
         return 0;
 }
