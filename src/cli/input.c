@@ -126,22 +126,27 @@ static bool fetch(struct input *in)
         return true;
 }
 
+/* Would a read return at once? Asked before each: whoever shares a terminal may have been faster.
+ */
+static bool readable(const struct input *in)
+{
+        struct pollfd p = {.fd = in->tty.fd, .events = POLLIN};
+
+        return in->always_ready || poll(&p, 1, 0) > 0;
+}
+
 static void pump(struct input *in)
 {
         for (unsigned turn = 0; turn < TURNS_MAX; turn++) {
-                if (!in->tty.is_tty && !flush(in)) {
+                if (!flush(in) && !in->tty.is_tty) {
                         stop_source(in);
                         wait_target(in);
                         return;
                 }
-                if (in->ended || !fetch(in))
+                if (in->ended || !readable(in) || !fetch(in))
                         break;
-                if (!in->always_ready) {
-                        flush(in);
-                        break;
-                }
         }
-        if (in->len || (in->always_ready && !in->ended))
+        if (!flush(in) || (in->always_ready && !in->ended))
                 wait_target(in);
         if (in->tty.is_tty || !in->len)
                 wait_source(in);
