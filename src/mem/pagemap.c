@@ -4,6 +4,9 @@
  * 6.7), which walks the page tables and returns ranges, and, before that, the entries of
  * /proc/self/pagemap: bit 63 present, bit 62 swapped, bit 61 file page or shared anonymous
  * (Documentation/admin-guide/mm/pagemap.rst).
+ *
+ * A hole that was only read is mapped to the kernel's page of zeros: no page of anybody's, and only
+ * PAGEMAP_SCAN can tell. The entries cannot, so that older kernels count and copy those.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -19,6 +22,7 @@
 #define PAGE_IS_FILE    (1ull << 2)
 #define PAGE_IS_PRESENT (1ull << 3)
 #define PAGE_IS_SWAPPED (1ull << 4)
+#define PAGE_IS_PFNZERO (1ull << 5)
 
 struct page_region {
         uint64_t start;
@@ -53,8 +57,8 @@ static int scan_ioctl(int fd, uint64_t start, uint64_t end, uint32_t layer,
                 .end = end,
                 .vec = (uintptr_t)regions,
                 .vec_len = sizeof regions / sizeof regions[0],
-                .category_inverted = PAGE_IS_FILE,
-                .category_mask = PAGE_IS_FILE,
+                .category_inverted = PAGE_IS_FILE | PAGE_IS_PFNZERO,
+                .category_mask = PAGE_IS_FILE | PAGE_IS_PFNZERO,
                 .category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
         };
 

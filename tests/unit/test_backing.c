@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -263,6 +264,45 @@ static void a_second_freeze_of_one_parent_sees_its_writes(void **state)
         backing_destroy(&parent);
 }
 
+static bool has_pagemap_scan(void)
+{
+        struct utsname u;
+        int major = 0, minor = 0;
+
+        uname(&u);
+        sscanf(u.release, "%d.%d", &major, &minor);
+        return major > 6 || (major == 6 && minor >= 7);
+}
+
+/* Pages of holes that were read, and never written, are the kernel's page of zeros. */
+static void reading_holes_makes_nothing_private(void **state)
+{
+        struct backing parent, clone;
+        struct tmpl t = {0}, t2 = {0};
+        uint64_t copied, shared, own;
+        unsigned sum = 0;
+
+        root(&parent);
+        parent.hva[0] = 1;
+        assert_int_equal(freeze(&parent, &t, NULL, NULL), 0);
+        clone_of(&clone, &t);
+        for (uint64_t at = 0; at < SIZE; at += PAGE)
+                sum += clone.hva[at];
+        assert_int_equal(sum, 1);
+        clone.hva[20 * MIB] = 2;
+        assert_int_equal(backing_usage(&clone, &shared, &own), 0);
+        if (has_pagemap_scan())
+                assert_int_equal(own, PAGE);
+        assert_int_equal(freeze(&clone, &t2, &copied, NULL), 0);
+        if (has_pagemap_scan())
+                assert_int_equal(copied, PAGE);
+        assert_true(copied >= PAGE && own >= PAGE);
+        drop(&t);
+        drop(&t2);
+        backing_destroy(&clone);
+        backing_destroy(&parent);
+}
+
 static void lying_layouts_are_refused(void **state)
 {
         static const struct {
@@ -369,6 +409,7 @@ int main(void)
                 cmocka_unit_test(data_written_after_the_scan_is_not_lost),
                 cmocka_unit_test(clones_of_clones_stack),
                 cmocka_unit_test(a_second_freeze_of_one_parent_sees_its_writes),
+                cmocka_unit_test(reading_holes_makes_nothing_private),
                 cmocka_unit_test(lying_layouts_are_refused),
                 cmocka_unit_test(overlay_and_coarsen_equal_the_plain_answer),
         };
