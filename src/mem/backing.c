@@ -91,7 +91,8 @@ static bool make_huge(struct backing *b)
 
         if (size == 0)
                 return false;
-        madvise(b->hva, size, MADV_HUGEPAGE);
+        /* All of it, or the rest becomes a mapping of its own, and mremap() moves only one. */
+        madvise(b->hva, b->size, MADV_HUGEPAGE);
         for (uint64_t at = 0; at < size; at += BACKING_HUGE_PAGE)
                 *(volatile uint8_t *)(b->hva + at) = 0;
         return madvise(b->hva, size, MADV_COLLAPSE) == 0;

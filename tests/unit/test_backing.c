@@ -264,6 +264,49 @@ static void a_second_freeze_of_one_parent_sees_its_writes(void **state)
         backing_destroy(&parent);
 }
 
+/* Is [hva, hva + size) one mapping? */
+static bool is_one_mapping(const uint8_t *hva, uint64_t size)
+{
+        FILE *maps = fopen("/proc/self/maps", "re");
+        char line[512];
+        bool found = false;
+
+        assert_non_null(maps);
+        while (!found && fgets(line, sizeof line, maps)) {
+                unsigned long start, end;
+
+                found = sscanf(line, "%lx-%lx", &start, &end) == 2 && start == (uintptr_t)hva &&
+                        end == (uintptr_t)hva + size;
+        }
+        fclose(maps);
+        return found;
+}
+
+/* Transparent huge pages cover whole multiples of 2 MiB; memory need not be one. It must be one
+ * mapping all the same: before Linux 6.17 a freeze can move aside only one. */
+static void memory_may_end_inside_a_huge_page(void **state)
+{
+        struct backing parent, clone;
+        struct tmpl t = {0};
+        uint64_t size = 4 * MIB + 3 * PAGE;
+        bool huge;
+
+        assert_int_equal(backing_create(&parent, size, true, &huge, &err), 0);
+        assert_true(is_one_mapping(parent.hva, size));
+        parent.hva[0] = 1;
+        parent.hva[size - 1] = 2;
+        if (freeze(&parent, &t, NULL, NULL))
+                fail_msg("%s", err.text);
+        assert_int_equal(
+                backing_clone(&clone, size, t.layers, 1, t.extents.items, t.extents.count, &err),
+                0);
+        assert_int_equal(clone.hva[0], 1);
+        assert_int_equal(clone.hva[size - 1], 2);
+        drop(&t);
+        backing_destroy(&clone);
+        backing_destroy(&parent);
+}
+
 static bool has_pagemap_scan(void)
 {
         struct utsname u;
@@ -409,6 +452,7 @@ int main(void)
                 cmocka_unit_test(data_written_after_the_scan_is_not_lost),
                 cmocka_unit_test(clones_of_clones_stack),
                 cmocka_unit_test(a_second_freeze_of_one_parent_sees_its_writes),
+                cmocka_unit_test(memory_may_end_inside_a_huge_page),
                 cmocka_unit_test(reading_holes_makes_nothing_private),
                 cmocka_unit_test(lying_layouts_are_refused),
                 cmocka_unit_test(overlay_and_coarsen_equal_the_plain_answer),
