@@ -281,12 +281,20 @@ static int park(struct backing *b, struct err *err)
         return 0;
 }
 
+static bool move_back(const struct backing *b)
+{
+        return mremap(b->parked, b->size, b->size, MREMAP_MAYMOVE | MREMAP_FIXED, b->hva) !=
+               MAP_FAILED;
+}
+
+/* The likely reason to be here is that the process has as many mappings as it may have, and then
+ * mremap() wants some to go first, although it replaces them. Only in that case is the range free
+ * for a moment. */
 static void unpark(struct backing *b)
 {
         if (!b->parked)
                 return;
-        if (mremap(b->parked, b->size, b->size, MREMAP_MAYMOVE | MREMAP_FIXED, b->hva) !=
-            MAP_FAILED)
+        if (move_back(b) || (munmap(b->hva, b->size) == 0 && move_back(b)))
                 b->parked = NULL;
 }
 

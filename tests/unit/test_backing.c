@@ -346,6 +346,55 @@ static void reading_holes_makes_nothing_private(void **state)
         backing_destroy(&parent);
 }
 
+/* A process may have 65,530 mappings (vm.max_map_count) and no more: when a freeze finds that out
+ * half-way, memory must still be as it was. */
+static void a_freeze_without_room_for_mappings_changes_nothing(void **state)
+{
+        struct backing parent, clone;
+        struct backing_freeze f;
+        struct tmpl t = {0};
+        uint8_t *hva, *many;
+        unsigned failed = 0;
+        size_t n = 0;
+
+        root(&parent);
+        hva = parent.hva;
+        for (unsigned i = 0; i < 32; i++)
+                hva[i * MIB] = (uint8_t)(i + 1);
+        many = mmap(NULL, 70000ull * 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        assert_ptr_not_equal(many, MAP_FAILED);
+        while (n < 70000 && mprotect(many + n * 2 * PAGE, PAGE, PROT_READ) == 0)
+                n++;
+        for (unsigned room = 0; n < 70000 && room < 40; room++) {
+                assert_int_equal(backing_freeze_prepare(&parent, &f, &err), 0);
+                if (backing_freeze(&parent, &f, &err) == 0)
+                        break;
+                failed++;
+                backing_freeze_end(&f);
+                assert_null(parent.parked);
+                for (unsigned i = 0; i < 32; i++)
+                        assert_int_equal(hva[i * MIB], i + 1);
+                hva[failed] = 0x99; /* still shared with the memfd */
+                assert_int_equal(pread(parent.shared_fd, &t, 1, (off_t)failed), 1);
+                assert_int_equal(*(uint8_t *)&t, 0x99);
+                t = (struct tmpl){0};
+                n--;
+                mprotect(many + n * 2 * PAGE, PAGE, PROT_NONE); /* two mappings fewer */
+        }
+        munmap(many, 70000ull * 2 * PAGE);
+        if (n == 70000)
+                skip(); /* this host allows more mappings */
+        assert_true(failed > 1);
+        backing_freeze_end(&f);
+        assert_int_equal(freeze(&parent, &t, NULL, NULL), 0);
+        clone_of(&clone, &t);
+        assert_int_equal(clone.hva[31 * MIB], 32);
+        assert_int_equal(clone.hva[1], 0x99);
+        drop(&t);
+        backing_destroy(&clone);
+        backing_destroy(&parent);
+}
+
 static void lying_layouts_are_refused(void **state)
 {
         static const struct {
@@ -454,6 +503,7 @@ int main(void)
                 cmocka_unit_test(a_second_freeze_of_one_parent_sees_its_writes),
                 cmocka_unit_test(memory_may_end_inside_a_huge_page),
                 cmocka_unit_test(reading_holes_makes_nothing_private),
+                cmocka_unit_test(a_freeze_without_room_for_mappings_changes_nothing),
                 cmocka_unit_test(lying_layouts_are_refused),
                 cmocka_unit_test(overlay_and_coarsen_equal_the_plain_answer),
         };
