@@ -60,7 +60,8 @@ struct console_hub {
         struct console *focus;
         bool shares_terminal; /* standard output and error are both terminals */
         bool input_started;
-        bool ending; /* being destroyed: nobody is told */
+        bool input_given; /* the first machine has been there */
+        bool ending;      /* being destroyed: nobody is told */
 };
 
 static void console_free(struct console *c);
@@ -303,7 +304,8 @@ int console_hub_create(struct loop *loop, const struct console_spec *spec, bool 
                 return ret;
         }
         input_init(&hub->input, loop, STDIN_FILENO, &input_ops, hub);
-        message_set_before(before_message, hub);
+        if (!ops->line) /* what is captured leaves no open lines */
+                message_set_before(before_message, hub);
         *out = hub;
         return 0;
 }
@@ -313,7 +315,8 @@ void console_hub_destroy(struct console_hub *hub)
         if (!hub)
                 return;
         hub->ending = true;
-        message_set_before(NULL, NULL);
+        if (!hub->ops->line)
+                message_set_before(NULL, NULL);
         input_fini(&hub->input);
         while (hub->consoles)
                 console_free(hub->consoles);
@@ -423,7 +426,7 @@ int console_open(struct console_hub *hub, const char *path, void *owner, int *in
                  struct console **out, struct err *err)
 {
         /* A terminal can talk to every machine in turn; any other input is the first machine's. */
-        bool input = !hub->ops->line && (hub->input.tty.is_tty || !hub->consoles);
+        bool input = !hub->ops->line && (hub->input.tty.is_tty || !hub->input_given);
         struct console *c = calloc(1, sizeof *c);
         int ret = 0;
 
@@ -443,6 +446,7 @@ int console_open(struct console_hub *hub, const char *path, void *owner, int *in
                 return ret;
         }
         enlist(hub, c);
+        hub->input_given = true;
         watch_output(c);
         if (!hub->focus && c->in_fd >= 0)
                 give_focus(hub, c);

@@ -38,7 +38,8 @@ struct demo {
         struct launcher *l;
         struct demo_report *reports; /* by number: the parent, then the clones */
         struct fork_job *fork;
-        bool filling;  /* the line about it is not finished */
+        bool filling;  /* the guest is at it, and the line about that is not finished */
+        bool mid_line; /* the cursor is in that line */
         bool progress; /* dots are worth something: a terminal */
         struct loop_watch *dot;
         uint64_t start_ns;
@@ -62,7 +63,7 @@ static void print_dot(void *data)
 {
         struct demo *d = data;
 
-        if (!d->filling)
+        if (!d->mid_line)
                 return;
         putchar('.');
         fflush(stdout);
@@ -72,7 +73,7 @@ static void print_dot(void *data)
 static void begin_filling(struct demo *d)
 {
         d->start_ns = clock_now();
-        d->filling = true;
+        d->filling = d->mid_line = true;
         printf("run     %" PRIu64 " vCPU%s fill%s %" PRIu64 " MiB in user mode ", d->o->cpus,
                d->o->cpus > 1 ? "s" : "", d->o->cpus > 1 ? "" : "s", d->o->fill_mib);
         fflush(stdout);
@@ -87,7 +88,9 @@ static void end_filling(struct demo *d, bool done)
 
         if (!d->filling)
                 return;
-        d->filling = false;
+        if (!d->mid_line)
+                printf("run     ");
+        d->filling = d->mid_line = false;
         if (done)
                 printf("... done in %s\n", human_time(time, clock_now() - d->start_ns));
         else
@@ -95,24 +98,21 @@ static void end_filling(struct demo *d, bool done)
         fflush(stdout);
 }
 
-static void print_freeze(const struct demo *d, const struct ramet_event *event)
+/* Somebody is about to write to standard error. */
+static void before_message(void *data)
 {
-        char stop[HUMAN_MAX], freeze[HUMAN_MAX], size[HUMAN_MAX];
+        struct demo *d = data;
 
-        printf("fork    %u vCPU%s stopped in %s, %s frozen in %s, %s copied (generation %" PRIu64
-               ")\n",
-               event->frozen.vcpus, event->frozen.vcpus > 1 ? "s" : "",
-               human_time(stop, event->frozen.stop_ns),
-               human_size(size, event->frozen.memory_bytes),
-               human_time(freeze, event->frozen.freeze_ns),
-               event->frozen.copied_bytes ? "some" : "nothing", event->frozen.generation);
+        if (d->mid_line)
+                putchar('\n');
+        d->mid_line = false;
         fflush(stdout);
 }
 
 static void on_event(void *data, struct machine *m, const struct ramet_event *event)
 {
         struct demo *d = data;
-        char time[HUMAN_MAX];
+        char text[256], time[HUMAN_MAX];
 
         switch (event->type) {
         case RAMET_EVENT_STARTED:
@@ -120,7 +120,8 @@ static void on_event(void *data, struct machine *m, const struct ramet_event *ev
                 break;
         case RAMET_EVENT_FROZEN:
                 end_filling(d, true);
-                print_freeze(d, event);
+                printf("fork    %s\n", report_freeze(event, text, sizeof text));
+                fflush(stdout);
                 break;
         case RAMET_EVENT_RUNNING:
                 if (++d->running == d->o->fork && d->l->forks) {
@@ -326,6 +327,7 @@ static int run(struct demo *d, const struct launcher_setup *setup)
         }
         snprintf(cmdline, sizeof cmdline, "seed=%" PRIx64 " fill=%" PRIu64, d->seed, o->fill_mib);
         vm.cmdline = cmdline;
+        message_set_before(before_message, d);
         vm.kernel_fd = guest_fd(&err);
         if (vm.kernel_fd >= 0) {
                 printf("guest   built-in, %u vCPU%s, %s; seed %" PRIx64 "\n", vm.vcpus,
@@ -337,6 +339,7 @@ static int run(struct demo *d, const struct launcher_setup *setup)
                 message(MESSAGE_ERROR, "%s", err.text);
         }
         end_filling(d, false);
+        message_set_before(NULL, NULL);
         if (status == CLI_OK || status == CLI_CLONE)
                 status = d->complained ? CLI_CRASH : conclude(d) ?: status;
         loop_remove(d->dot);

@@ -34,8 +34,9 @@ int events_open(const char *path, struct events **out, struct err *err)
                 *out = NULL;
                 return 0;
         }
-        fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOCTTY, 0666);
-        if (fd < 0)
+        /* O_NONBLOCK only for the opening: a FIFO that nobody reads is an error, not a wait. */
+        fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0666);
+        if (fd < 0 || fcntl(fd, F_SETFL, O_APPEND))
                 return err_input(err, "--events %s: %s", path, strerror(errno));
         events = malloc(sizeof *events);
         if (!events) {

@@ -183,7 +183,7 @@ static void at_fork_point(struct launcher *l, struct machine *m, const struct ra
 static void frozen(struct launcher *l, struct machine *m, const struct ramet_event *event)
 {
         struct fork_job *job = find_job(l, m, FORK_STOPPED);
-        char stop[HUMAN_MAX], freeze[HUMAN_MAX], size[HUMAN_MAX];
+        char text[256];
 
         if (!m->parent)
                 l->fork_reached = true;
@@ -197,11 +197,7 @@ static void frozen(struct launcher *l, struct machine *m, const struct ramet_eve
         job->frozen = event->frozen.frozen;
         job->count = event->frozen.count;
         job->figures = *event;
-        message(MESSAGE_INFO, "'%s': %u vCPUs stopped in %s, %s frozen in %s (generation %llu)",
-                m->path, event->frozen.vcpus, human_time(stop, event->frozen.stop_ns),
-                human_size(size, event->frozen.memory_bytes),
-                human_time(freeze, event->frozen.freeze_ns),
-                (unsigned long long)event->frozen.generation);
+        message(MESSAGE_INFO, "'%s': %s", m->path, report_freeze(event, text, sizeof text));
         console_hub_prefix(l->hub);
         make_clones(l, job);
 }

@@ -132,7 +132,8 @@ void forks_fini(struct launcher *l);
 /* follow.c: take all events that are there. */
 void follow_events(struct launcher *l);
 
-/* report.c */
+/* report.c. The freeze that a FROZEN event tells of, for people, into @buf; returns it. */
+const char *report_freeze(const struct ramet_event *event, char *buf, size_t size);
 int report_status(const struct launcher *l);
 void report_print(const struct launcher *l, FILE *out, bool colour);
 void report_timeout(const struct launcher *l);

@@ -100,25 +100,36 @@ static void add_row(struct table *t, const struct machine *m)
                    outcome_cell(m, cell, sizeof cell));
 }
 
+const char *report_freeze(const struct ramet_event *event, char *buf, size_t size)
+{
+        char stop[HUMAN_MAX], freeze[HUMAN_MAX], memory[HUMAN_MAX], copied[HUMAN_MAX] = "nothing";
+
+        if (event->frozen.copied_bytes)
+                human_bytes(copied, event->frozen.copied_bytes);
+        snprintf(buf, size,
+                 "%u vCPU%s stopped in %s, %s frozen in %s, %s copied (generation %" PRIu64 ")",
+                 event->frozen.vcpus, event->frozen.vcpus == 1 ? "" : "s",
+                 human_time(stop, event->frozen.stop_ns),
+                 human_size(memory, event->frozen.memory_bytes),
+                 human_time(freeze, event->frozen.freeze_ns), copied, event->frozen.generation);
+        return buf;
+}
+
 static void print_forks(const struct launcher *l, FILE *out)
 {
-        char stop[HUMAN_MAX], freeze[HUMAN_MAX], size[HUMAN_MAX], all[HUMAN_MAX];
+        char text[256], time[HUMAN_MAX];
         unsigned shown = 0;
 
         for (const struct fork_job *job = l->forks; job && shown < ROWS_MAX; job = job->next) {
+                unsigned n = job->count - job->failed;
+
                 if (!job->figures.frozen.memory_bytes)
                         continue;
                 shown++;
-                fprintf(out,
-                        "fork    %s: %u vCPUs stopped in %s, %s frozen in %s (generation %" PRIu64
-                        ")\n",
-                        job->parent->path, job->figures.frozen.vcpus,
-                        human_time(stop, job->figures.frozen.stop_ns),
-                        human_size(size, job->figures.frozen.memory_bytes),
-                        human_time(freeze, job->figures.frozen.freeze_ns),
-                        job->figures.frozen.generation);
-                fprintf(out, "        %u clones running after %s\n", job->count - job->failed,
-                        human_time(all, job->all_running_ns));
+                fprintf(out, "fork    %s: %s\n", job->parent->path,
+                        report_freeze(&job->figures, text, sizeof text));
+                fprintf(out, "        %u clone%s running after %s\n", n, n == 1 ? "" : "s",
+                        human_time(time, job->all_running_ns));
         }
 }
 
