@@ -26,8 +26,10 @@
 #include "vm/machine.h"
 #include "x86/assist.h"
 
-/* More exits than this without completing one instruction's I/O is not a guest, it is a bug. */
-#define COMPLETE_MAX 64
+/* A string instruction that reads MMIO exits for each element without being finished in between;
+ * KVM goes back to the guest after 1024 of them, each of which may straddle two pages. More exits
+ * than this is not a guest, it is a bug. */
+#define COMPLETE_MAX 4096
 
 static _Thread_local struct vcpu *current;
 static _Thread_local struct kvm_run *volatile current_run;
