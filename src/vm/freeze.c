@@ -22,8 +22,13 @@ static int freeze_stopped(struct vm *vm, struct backing_freeze *f, struct record
                           struct vm_freeze_stats *stats, struct err *err)
 {
         uint64_t t0;
-        int r = machine_save(vm, w, err);
+        int r;
 
+        /* Its vCPUs left without finishing what their last exits asked for. None is running, so
+         * that it cannot end from here on. */
+        if (vm_has_ended(vm))
+                return err_host(err, ESRCH, "the machine has ended");
+        r = machine_save(vm, w, err);
         if (r < 0)
                 return r;
         t0 = vm_now_ns();

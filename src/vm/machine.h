@@ -94,6 +94,7 @@ uint64_t vm_now_ns(void);
 void vm_raise(struct vm *vm, enum vm_event event, const struct vm_event_args *args);
 void vm_exit_with(struct vm *vm, enum ramet_exit reason, int status, const char *fmt, ...)
         __attribute__((format(printf, 4, 5)));
+bool vm_has_ended(struct vm *vm);
 void vm_first_exit(struct vm *vm, enum vm_first_exit how);
 int vm_map_memory(struct vm *vm, struct err *err);
 int vm_new(const struct vm_options *options, const struct vm_shape *shape, struct vm **vm,

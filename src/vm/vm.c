@@ -90,6 +90,16 @@ void vm_exit_with(struct vm *vm, enum ramet_exit reason, int status, const char 
         vm_raise(vm, VM_EVENT_EXIT, NULL);
 }
 
+bool vm_has_ended(struct vm *vm)
+{
+        bool ended;
+
+        pthread_mutex_lock(&vm->event_lock);
+        ended = vm->exited;
+        pthread_mutex_unlock(&vm->event_lock);
+        return ended;
+}
+
 void vm_exit_info(struct vm *vm, struct vm_exit_info *info)
 {
         pthread_mutex_lock(&vm->event_lock);

@@ -107,7 +107,8 @@ struct vm_freeze_stats {
 
 /* Freeze: stop, save, seal, go on. The machine runs on afterwards unless it was paused before; a
  * vCPU that is held by a fork event stays held. On failure (EBUSY: something still has a writable
- * mapping of its memory) there is no template and the machine is as before.
+ * mapping of its memory; ESRCH: the machine has ended) there is no template and the machine is as
+ * before.
  * @cause_ns: 0, or when the fork event happened: becomes the template's fork point. @by_doorbell:
  * what the clones' FIRST_EXIT means. */
 int vm_freeze(struct vm *vm, uint64_t cause_ns, bool by_doorbell, struct template **tmpl,
