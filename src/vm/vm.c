@@ -390,8 +390,7 @@ int vm_boot(struct vm *vm, const struct boot_source *given, struct err *err)
 
 int vm_start(struct vm *vm, struct err *err)
 {
-        sync_stop(&vm->sync);
-        vm->paused = true;
+        vm_pause(vm);
         vm->started = true;
         for (unsigned i = 0; i < vm->shape.vcpus; i++) {
                 int r = vcpu_start(&vm->vcpus[i], err);
