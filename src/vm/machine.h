@@ -67,9 +67,9 @@ struct vm {
         bool paused;                              /* [o] sync_stop() is in force */
         uint64_t generation;                      /* [o] freezes so far */
 
-        /* the fork that is awaited */
-        _Atomic bool doorbell_armed; /* [a] */
-        _Atomic bool fork_pending;   /* [a] an event was raised, vm_fork_done() has not come */
+        /* the fork that is awaited; a vCPU is also held under this lock */
+        bool doorbell_armed; /* [m] */
+        bool fork_pending;   /* [m] an event was raised, vm_fork_done() has not come */
         /* a clone's first exit of its own */
         _Atomic uint32_t first_exit;   /* [a] enum first_exit_state */
         bool doorbell_fork;            /* [I] it is the read of RESULT */

@@ -125,16 +125,26 @@ static void env_irq(void *machine, unsigned gsi, bool level)
         kvm_vm_irq_line(&vm->kvm, gsi, level);
 }
 
-static void fork_rung(struct vm *vm, enum vm_event event)
+/* A ring, or the awaited text. The vCPU is held under the lock under which vm_fork_done() releases:
+ * a ring is part of a fork as long as that is not over, and afterwards stands for itself. False:
+ * nobody waits for it. */
+static bool fork_rung(struct vm *vm, enum vm_event event)
 {
-        bool busy = false;
+        bool first = false, awaited;
 
-        if (!atomic_compare_exchange_strong(&vm->fork_pending, &busy, true)) {
-                vcpu_hold_current(vm); /* the same fork answers this ring, too */
-                return;
+        pthread_mutex_lock(&vm->event_lock);
+        awaited = vm->fork_pending || vm->doorbell_armed || event == VM_EVENT_FORK_CONSOLE;
+        if (awaited) {
+                first = !vm->fork_pending;
+                vm->fork_pending = true;
+                if (event == VM_EVENT_FORK_DOORBELL)
+                        vm->doorbell_armed = false;
+                vcpu_hold_current(vm);
         }
-        vcpu_hold_current(vm);
-        vm_raise(vm, event, NULL);
+        pthread_mutex_unlock(&vm->event_lock);
+        if (first)
+                vm_raise(vm, event, NULL);
+        return awaited;
 }
 
 static void env_notify(void *machine, enum device_event event, uint64_t arg)
@@ -153,9 +163,7 @@ static void env_notify(void *machine, enum device_event event, uint64_t arg)
                              (unsigned)(arg & 0xff));
                 break;
         case DEVICE_FORK_RING:
-                if (atomic_exchange(&vm->doorbell_armed, false) || atomic_load(&vm->fork_pending))
-                        fork_rung(vm, VM_EVENT_FORK_DOORBELL);
-                else
+                if (!fork_rung(vm, VM_EVENT_FORK_DOORBELL))
                         doorbell_set_result(vm->doorbell, RAMET_DOORBELL_NOT_ARMED, 0);
                 break;
         }
@@ -168,15 +176,19 @@ static void console_matched(void *data)
 
 int vm_arm_fork(struct vm *vm, bool doorbell, const char *console_text)
 {
-        atomic_store(&vm->doorbell_armed, doorbell);
+        pthread_mutex_lock(&vm->event_lock);
+        vm->doorbell_armed = doorbell;
+        pthread_mutex_unlock(&vm->event_lock);
         return chardev_watch_output(vm->console, console_text, console_matched, vm);
 }
 
 void vm_fork_done(struct vm *vm, uint32_t result, uint32_t count)
 {
+        pthread_mutex_lock(&vm->event_lock);
         doorbell_set_result(vm->doorbell, result, count);
-        atomic_store(&vm->fork_pending, false);
+        vm->fork_pending = false;
         vcpu_release_all(vm);
+        pthread_mutex_unlock(&vm->event_lock);
 }
 
 void vm_fork_told(struct vm *vm, uint32_t count)
