@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <ramet/fork_abi.h>
@@ -427,6 +428,82 @@ static void a_triple_fault_is_a_crash(void **state)
         rig_free(&r);
 }
 
+/* A ring that comes while another's fork ends is part of that fork, or refused; it must neither be
+ * held for ever nor ask for a fork that nobody armed. */
+static void rings_of_many_processors_all_come_back(void **state)
+{
+        struct rig r;
+        struct rig *p = &r;
+        unsigned armed = 1;
+
+        rig_boot(&r, "ringers.elf", "rings=300000", 2, 64 * MIB, true);
+        for (time_t end = time(NULL) + 60; !r.exited; rig_step(&p, 1)) {
+                if (time(NULL) > end)
+                        fail_msg("a ring never came back, after %u forks", armed);
+                if (r.forks < armed)
+                        continue;
+                assert_int_equal(r.forks, armed);
+                armed++;
+                assert_int_equal(vm_arm_fork(r.vm, true, NULL), 0);
+                vm_fork_done(r.vm, 0, 1);
+        }
+        rig_free(&r);
+        assert_non_null(strstr(r.text, "ringers: ok cpus=2"));
+        assert_true(armed > 10);
+}
+
+static void a_stopped_processor_has_no_io_pending(void **state)
+{
+        struct rig r;
+        struct rig *p = &r;
+
+        rig_boot(&r, "mmio_rep.elf", "rounds=200", 1, 64 * MIB, false);
+        rig_until(&r, rig_printed, 30);
+        for (unsigned i = 0; i < 20; i++) {
+                vm_pause(r.vm);
+                assert_false(r.vm->vcpus[0].io_pending);
+                vm_run(r.vm);
+                rig_step(&p, 1);
+        }
+        expect_end(&r, 1, "mmio_rep: ok");
+}
+
+/* What its last exit asked for was never finished, and clones would begin by ending. */
+static void a_machine_that_ended_is_not_frozen(void **state)
+{
+        struct vm_freeze_stats stats;
+        struct template *t = NULL;
+        struct rig r;
+
+        rig_boot(&r, "triple.elf", "", 1, 64 * MIB, false);
+        rig_until(&r, rig_exited, 30);
+        assert_int_equal(vm_freeze(r.vm, 0, false, &t, &stats, &err), -ESRCH);
+        assert_non_null(strstr(err.text, "has ended"));
+        rig_free(&r);
+}
+
+static void a_machine_may_be_paused_before_it_starts(void **state)
+{
+        struct rig parent, clone;
+        struct template *t = at_doorbell(&parent, "fork_pio.elf", "", 1, 1);
+        struct vm_options o;
+
+        memset(&clone, 0, sizeof clone);
+        assert_int_equal(loop_create(true, &clone.loop), 0);
+        o = (struct vm_options){.loop = clone.loop,
+                                .console_in_fd = -1,
+                                .console_out_fd = -1,
+                                .kick_signal = SIGRTMIN,
+                                .event_data = &clone};
+        assert_int_equal(vm_spawn(t, &o, 1, 1, &clone.vm, &err), 0);
+        vm_pause(clone.vm);
+        assert_int_equal(vm_start(clone.vm, &err), 0);
+        vm_destroy(clone.vm, 0);
+        loop_destroy(clone.loop);
+        template_unref(t);
+        rig_free(&parent);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -442,6 +519,10 @@ int main(void)
                 cmocka_unit_test(freezes_in_a_write_storm),
                 cmocka_unit_test(nothing_changes_while_paused),
                 cmocka_unit_test(a_triple_fault_is_a_crash),
+                cmocka_unit_test(rings_of_many_processors_all_come_back),
+                cmocka_unit_test(a_stopped_processor_has_no_io_pending),
+                cmocka_unit_test(a_machine_that_ended_is_not_frozen),
+                cmocka_unit_test(a_machine_may_be_paused_before_it_starts),
         };
         int r = rig_init();
 
