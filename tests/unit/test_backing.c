@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/io_uring.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,6 +15,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -346,6 +349,143 @@ static void reading_holes_makes_nothing_private(void **state)
         backing_destroy(&parent);
 }
 
+/* "ShmemPmdMapped" of the mapping that begins at @hva: bytes of it that huge pages map. */
+static uint64_t huge_bytes(const uint8_t *hva)
+{
+        FILE *smaps = fopen("/proc/self/smaps", "re");
+        unsigned long start, end, kib = 0;
+        char line[512];
+        bool here = false;
+
+        assert_non_null(smaps);
+        while (fgets(line, sizeof line, smaps)) {
+                if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+                        here = start == (uintptr_t)hva;
+                else if (here && sscanf(line, "ShmemPmdMapped: %lu kB", &kib) == 1)
+                        break;
+        }
+        fclose(smaps);
+        return kib << 10;
+}
+
+static void huge_pages_are_huge_and_freeze_like_others(void **state)
+{
+        struct backing parent, clone;
+        struct tmpl t = {0}, t2 = {0};
+        bool huge;
+
+        assert_int_equal(backing_create(&parent, SIZE, true, &huge, &err), 0);
+        if (!huge) {
+                backing_destroy(&parent);
+                print_message("this host gives a memfd no huge pages\n");
+                skip();
+        }
+        for (uint64_t at = 0; at < SIZE; at += BACKING_HUGE_PAGE / 2)
+                parent.hva[at] = (uint8_t)(1 + at / MIB);
+        assert_int_equal(huge_bytes(parent.hva), SIZE);
+        assert_int_equal(freeze(&parent, &t, NULL, NULL), 0);
+        assert_int_equal(t.extents.count, 1);
+        clone_of(&clone, &t);
+        for (uint64_t at = 0; at < SIZE; at += BACKING_HUGE_PAGE / 2) {
+                assert_int_equal(parent.hva[at], (uint8_t)(1 + at / MIB));
+                parent.hva[at] = 0xee; /* each breaks one page out of a huge one */
+                assert_int_equal(clone.hva[at], (uint8_t)(1 + at / MIB));
+                assert_int_equal(clone.hva[at + PAGE], 0);
+        }
+        clone.hva[3 * BACKING_HUGE_PAGE + PAGE] = 0x77;
+        assert_int_equal(freeze(&clone, &t2, NULL, NULL), 0);
+        backing_destroy(&clone);
+        clone_of(&clone, &t2);
+        assert_int_equal(clone.hva[3 * BACKING_HUGE_PAGE + PAGE], 0x77);
+        assert_int_equal(clone.hva[3 * BACKING_HUGE_PAGE], 7);
+        assert_int_equal(clone.hva[3 * BACKING_HUGE_PAGE + 2 * PAGE], 0);
+        drop(&t);
+        drop(&t2);
+        backing_destroy(&clone);
+        backing_destroy(&parent);
+}
+
+/* A registered buffer stays writable by the kernel whatever happens to the mapping. */
+static void pinned_memory_means_no_template(void **state)
+{
+        struct io_uring_params params = {0};
+        int ring = (int)syscall(SYS_io_uring_setup, 4, &params);
+        struct backing parent, clone;
+        struct tmpl t = {0};
+        struct iovec buffer;
+
+        if (ring < 0) {
+                print_message("io_uring_setup: %s\n", strerror(errno));
+                skip();
+        }
+        root(&parent);
+        memset(parent.hva, 0x33, MIB);
+        buffer = (struct iovec){.iov_base = parent.hva + PAGE, .iov_len = PAGE};
+        if (syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &buffer, 1) < 0)
+                fail_msg("registering a buffer: %s", strerror(errno));
+        assert_int_equal(freeze(&parent, &t, NULL, NULL), -EBUSY);
+        assert_non_null(strstr(err.text, "maps or pins"));
+        parent.hva[PAGE] = 0x44; /* the parent runs on */
+        assert_int_equal(parent.hva[PAGE], 0x44);
+        assert_int_equal(parent.hva[0], 0x33);
+        assert_int_equal(syscall(SYS_io_uring_register, ring, IORING_UNREGISTER_BUFFERS, NULL, 0),
+                         0);
+        assert_int_equal(freeze(&parent, &t, NULL, NULL), 0);
+        clone_of(&clone, &t);
+        assert_int_equal(clone.hva[PAGE], 0x44);
+        assert_int_equal(clone.hva[2 * PAGE], 0x33);
+        close(ring);
+        drop(&t);
+        backing_destroy(&clone);
+        backing_destroy(&parent);
+}
+
+static void expect_no_shared_writing(int fd, int error)
+{
+        uint8_t *p;
+
+        errno = 0;
+        assert_ptr_equal(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+        assert_int_equal(errno, error);
+        p = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0); /* refused too before Linux 6.7 */
+        if (p == MAP_FAILED)
+                return;
+        assert_int_equal(mprotect(p, PAGE, PROT_READ | PROT_WRITE), -1);
+        munmap(p, PAGE);
+}
+
+/* The descriptor refuses by itself (EACCES), before the layer is sealed for good, too; opened anew
+ * for writing, or of a copied layer, the seal refuses (EPERM). */
+static void a_layer_cannot_be_mapped_for_shared_writing(void **state)
+{
+        struct backing parent, clone;
+        struct tmpl t = {0}, t2 = {0};
+        char path[64];
+        int rw;
+
+        root(&parent);
+        parent.hva[0] = 1;
+        expect_no_shared_writing(parent.shared_ro_fd, EACCES);
+        assert_int_equal(freeze(&parent, &t, NULL, NULL), 0);
+        expect_no_shared_writing(t.layers[0], EACCES);
+        snprintf(path, sizeof path, "/proc/self/fd/%d", t.layers[0]);
+        rw = open(path, O_RDWR | O_CLOEXEC);
+        if (rw >= 0) {
+                expect_no_shared_writing(rw, EPERM);
+                close(rw);
+        }
+        clone_of(&clone, &t);
+        clone.hva[PAGE] = 2;
+        assert_int_equal(freeze(&clone, &t2, NULL, NULL), 0);
+        assert_int_equal(t2.nlayers, 2);
+        expect_no_shared_writing(t2.layers[0], EACCES);
+        expect_no_shared_writing(t2.layers[1], EPERM);
+        drop(&t);
+        drop(&t2);
+        backing_destroy(&clone);
+        backing_destroy(&parent);
+}
+
 /* A process may have 65,530 mappings (vm.max_map_count) and no more: when a freeze finds that out
  * half-way, memory must still be as it was. */
 static void a_freeze_without_room_for_mappings_changes_nothing(void **state)
@@ -503,6 +643,9 @@ int main(void)
                 cmocka_unit_test(a_second_freeze_of_one_parent_sees_its_writes),
                 cmocka_unit_test(memory_may_end_inside_a_huge_page),
                 cmocka_unit_test(reading_holes_makes_nothing_private),
+                cmocka_unit_test(huge_pages_are_huge_and_freeze_like_others),
+                cmocka_unit_test(pinned_memory_means_no_template),
+                cmocka_unit_test(a_layer_cannot_be_mapped_for_shared_writing),
                 cmocka_unit_test(a_freeze_without_room_for_mappings_changes_nothing),
                 cmocka_unit_test(lying_layouts_are_refused),
                 cmocka_unit_test(overlay_and_coarsen_equal_the_plain_answer),
