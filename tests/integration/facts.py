@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must hold of the events file, the table and the processes of any run, and how to wait for it.
+"""What must hold of the events file, the table and the processes of any run; how to wait for it.
 
     log = Events(tmp() / 'events')      an --events file that is still being written
     log.wait('clone-running', 4)        until four such events are there
@@ -250,3 +250,10 @@ def cpu_seconds(pid):
     """Processor time that a process has used."""
     fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
+def assists_are_plausible(end):
+    """An exit event counts the instructions that were done for KVM's emulator. Where the host's
+    processor runs guest kernels itself there are none; elsewhere there are some."""
+    emulated = Path('/sys/module/kvm_pvm').exists()
+    expect(end['assists'] > 0 or not emulated, f'no assists on a host that needs them: {end}')

@@ -119,7 +119,8 @@ def ring_without_a_fork():
     """The doorbell says that nobody asked, and the guest goes on."""
     need_kvm()
     r = ramet('run', '--kernel', guest('fork_pio.elf'), *EXIT)
-    expect_equal((r.stdout, r.stderr), ('fork_pio: ring=1 result=not-armed count=0\n', ''), 'output')
+    expect_equal((r.stdout, r.stderr), ('fork_pio: ring=1 result=not-armed count=0\n', ''),
+                 'output')
     expect_equal(r.status, 0xff, 'status')
 
 
@@ -242,7 +243,8 @@ def guest_ends_before_its_fork_point():
 @case
 def timeout_ends_the_clones_too():
     need_kvm()
-    r, log = fork('hang.elf', 2, '--cpus', '2', '--fork-at', 'console=hang: now', '--timeout', '1.5')
+    r, log = fork('hang.elf', 2, '--cpus', '2', '--fork-at', 'console=hang: now', '--timeout',
+                  '1.5')
     expect_equal(r.status, 8, 'status')
     check_fork(log, 'web', 2)
     expect_in('timed out after 1.5 s', r.stderr)

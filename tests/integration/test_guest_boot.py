@@ -59,7 +59,8 @@ def boot_without_extras(kernel):
     r, got = boot(guest(kernel))
     expect_equal(r.status, 0x2a << 1 | 1, 'status')
     expect_equal((got['module'], got['bytes']), ('0', ''), 'module')
-    expect(re.fullmatch(added_in_front(kernel), got['cmdline']), f'command line: {got["cmdline"]!r}')
+    expect(re.fullmatch(added_in_front(kernel), got['cmdline']),
+           f'command line: {got["cmdline"]!r}')
 
 
 @cases_for([16, 32, 64])

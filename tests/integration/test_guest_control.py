@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ramet list`, `pause`, `resume`, `kill` and `fork` do what they say to a machine that runs, to its
-clones, and to the clones of those."""
+"""`ramet list`, `pause`, `resume`, `kill` and `fork` do what they say to a machine that runs, its
+clones, and the clones of those."""
 
 import json
 import re
@@ -309,7 +309,8 @@ def socket_speaks_only_its_protocol():
             s.connect(path)
             s.sendall(request)
             reply = json.loads(s.makefile('rb').readline())
-        expect_equal((reply['v'], reply['ok'], reply['status']), (1, False, 2), f'to {request[:40]}')
+        expect_equal((reply['v'], reply['ok'], reply['status']), (1, False, 2),
+                     f'to {request[:40]}')
         expect(reply['error'], f'no words to {request[:40]}')
     idle = [socket.socket(socket.AF_UNIX) for _ in range(40)]  # more than it serves
     for s in idle:

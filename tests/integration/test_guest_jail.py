@@ -186,7 +186,8 @@ def nobody_can_write_a_template():
         file = os.open(memory[0], os.O_RDWR)
         try:
             seals = fcntl.fcntl(file, fcntl.F_GET_SEALS)
-            wanted = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            wanted = (fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW |
+                      fcntl.F_SEAL_SEAL)
             expect_equal(seals & wanted, wanted, f'seals of the memory of {name}')
             os.pwrite(file, b'x', 0)
             raise Failure(f'the memory of {name} can be written')
