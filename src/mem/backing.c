@@ -170,26 +170,38 @@ static int take_layers(struct backing *b, const int *layers, unsigned nlayers, s
         return 0;
 }
 
-int backing_clone(struct backing *b, uint64_t size, const int *layers, unsigned nlayers,
-                  const struct extent *extents, size_t nextents, struct err *err)
+int backing_reserve(struct backing *b, uint64_t size, struct err *err)
 {
         int r;
 
         *b = (struct backing){.size = size, .shared_fd = -1, .shared_ro_fd = -1, .pagemap_fd = -1};
+        r = open_pagemap(b, err);
+        return r < 0 ? r : reserve(size, &b->hva, err);
+}
+
+int backing_fill(struct backing *b, const int *layers, unsigned nlayers,
+                 const struct extent *extents, size_t nextents, struct err *err)
+{
+        int r;
+
         if (nlayers > BACKING_LAYERS_MAX)
                 return err_input(err, "%u memory layers, expected at most %u", nlayers,
                                  BACKING_LAYERS_MAX);
-        r = extent_check(extents, nextents, size, nlayers, err);
+        r = extent_check(extents, nextents, b->size, nlayers, err);
         for (size_t i = 0; i < nextents && r == 0; i++)
                 r = extent_add(&b->extents, extents[i].offset, extents[i].length, extents[i].layer);
         if (r == 0)
                 r = take_layers(b, layers, nlayers, err);
+        return r < 0 ? r : map_extents(b, b->layers, &b->extents, err);
+}
+
+int backing_clone(struct backing *b, uint64_t size, const int *layers, unsigned nlayers,
+                  const struct extent *extents, size_t nextents, struct err *err)
+{
+        int r = backing_reserve(b, size, err);
+
         if (r == 0)
-                r = open_pagemap(b, err);
-        if (r == 0)
-                r = reserve(size, &b->hva, err);
-        if (r == 0)
-                r = map_extents(b, b->layers, &b->extents, err);
+                r = backing_fill(b, layers, nlayers, extents, nextents, err);
         if (r < 0)
                 backing_destroy(b);
         return r;

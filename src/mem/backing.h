@@ -48,8 +48,14 @@ struct backing {
  * can; *got_huge says whether. 0 or -errno. */
 int backing_create(struct backing *b, uint64_t size, bool huge, bool *got_huge, struct err *err);
 
-/* Memory of a clone: @layers (duplicated) under @extents (copied), both as a template has them.
- * They are checked: order, bounds, layer numbers, each layer sealed and long enough. */
+/* Addresses for a clone's memory, with nothing behind them yet: KVM slots can be set over them. */
+int backing_reserve(struct backing *b, uint64_t size, struct err *err);
+/* Put a template's memory there: @layers (duplicated) under @extents (copied). They are checked:
+ * order, bounds, layer numbers, each layer sealed and long enough. On failure the memory is only
+ * good for backing_destroy(). */
+int backing_fill(struct backing *b, const int *layers, unsigned nlayers,
+                 const struct extent *extents, size_t nextents, struct err *err);
+/* Both in one; destroyed on failure. */
 int backing_clone(struct backing *b, uint64_t size, const int *layers, unsigned nlayers,
                   const struct extent *extents, size_t nextents, struct err *err);
 

@@ -100,6 +100,8 @@ int vm_map_memory(struct vm *vm, struct err *err);
 int vm_new(const struct vm_options *options, const struct vm_shape *shape, struct vm **vm,
            struct err *err);
 int vm_make_machine(struct vm *vm, struct err *err);
+int vm_set_cpuid(struct vm *vm, struct err *err);
+int vm_furnish(struct vm *vm, int console_in_fd, int console_out_fd, struct err *err);
 
 /* vcpu.c */
 void vcpu_kick(void *vcpu);

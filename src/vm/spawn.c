@@ -3,6 +3,10 @@
  * Spawn: a new machine in the state of a template. Its memory is the template's layers, mapped
  * privately, so that it shares every page until it writes it.
  *
+ * Two steps, since what makes a cold spawn long is KVM waiting for grace periods while the empty
+ * machine is made (several milliseconds, most of it asleep): a shell does that ahead of time, and
+ * adopting a template afterwards is setting state, some tens of calls of a few microseconds each.
+ *
  * The order is that of vm.c, then: interrupt controllers before vCPUs, since a local APIC's state
  * can refer to them; the clock after the vCPUs, whose MSRs say where the guest wants it; what must
  * differ between clones last (generation id, number in the fork), since restoring would undo it.
@@ -34,24 +38,34 @@ static int restore_memory(struct vm *vm, const struct template *tmpl,
 
         if (!layout)
                 return err_input(err, "saved state: no record of the memory layout");
-        return backing_clone(&vm->backing, vm->shape.memory_bytes, tmpl->layer_fds, tmpl->nlayers,
-                             layout->data, layout->length / sizeof(struct extent), err);
+        return backing_fill(&vm->backing, tmpl->layer_fds, tmpl->nlayers, layout->data,
+                            layout->length / sizeof(struct extent), err);
 }
 
-/* The processor and the list of MSRs are the template's: asking this host again costs time and
- * could only give something else. */
-static int restore_lists(struct vm *vm, const struct record_reader *reader, struct err *err)
+/* The processor is the template's. On one host it is the one that the shell has already. */
+static int restore_cpuid(struct vm *vm, const struct record_reader *reader, struct err *err)
 {
         const struct record *cpuid = record_find(reader, RECORD_CPUID, 0);
+        const size_t entry_bytes = sizeof vm->cpuid->entries[0];
+
+        if (!cpuid || cpuid->length / entry_bytes > KVM_HOST_CPUID_MAX)
+                return err_input(err, "saved state: no usable record of CPUID");
+        if (vm->cpuid->nent * entry_bytes == cpuid->length &&
+            !memcmp(vm->cpuid->entries, cpuid->data, cpuid->length))
+                return 0;
+        vm->cpuid->nent = (uint32_t)(cpuid->length / entry_bytes);
+        memcpy(vm->cpuid->entries, cpuid->data, cpuid->length);
+        return vm_set_cpuid(vm, err);
+}
+
+/* So is the list of MSRs to save: asking this host again costs time and could only differ. */
+static int restore_msr_list(struct vm *vm, const struct record_reader *reader, struct err *err)
+{
         const struct record *msrs = record_find(reader, RECORD_MSRS, 0);
         const struct kvm_msr_entry *entry;
 
-        if (!cpuid || cpuid->length / sizeof vm->cpuid->entries[0] > KVM_HOST_CPUID_MAX)
-                return err_input(err, "saved state: no usable record of CPUID");
         if (!msrs || msrs->length / sizeof *entry > KVM_HOST_MSRS_MAX)
                 return err_input(err, "saved state: no usable record of MSRs");
-        vm->cpuid->nent = (uint32_t)(cpuid->length / sizeof vm->cpuid->entries[0]);
-        memcpy(vm->cpuid->entries, cpuid->data, cpuid->length);
         entry = msrs->data;
         vm->msrs.count = (unsigned)(msrs->length / sizeof *entry);
         for (unsigned i = 0; i < vm->msrs.count; i++)
@@ -108,45 +122,115 @@ static int set_identity(struct vm *vm, const struct vm_record *rec, uint32_t ind
         return 0;
 }
 
-static int build(struct vm *vm, const struct template *tmpl, const struct record_reader *reader,
-                 struct err *err)
+int vm_shell(const struct vm_options *options, struct vm **out, struct err *err)
 {
-        int r = restore_memory(vm, tmpl, reader, err);
+        struct vm *vm = NULL;
+        int r = vm_new(options, &options->shape, &vm, err);
 
         if (r == 0)
-                r = restore_lists(vm, reader, err);
+                r = kvm_host_cpuid(&vm->host, vm->cpuid, err);
+        if (r == 0)
+                r = backing_reserve(&vm->backing, vm->shape.memory_bytes, err);
         if (r == 0)
                 r = vm_make_machine(vm, err);
+        if (r < 0) {
+                vm_destroy(vm, 0);
+                return r;
+        }
+        *out = vm;
+        return 0;
+}
+
+static int check_shell(const struct vm *vm, const struct vm_record *rec, struct err *err)
+{
+        if (vm->booted || memcmp(&vm->shape, &rec->shape, sizeof vm->shape))
+                return err_input(err,
+                                 "a shell of %u vCPUs and %llu bytes of memory cannot adopt "
+                                 "a template of %u and %llu",
+                                 vm->shape.vcpus, (unsigned long long)vm->shape.memory_bytes,
+                                 rec->shape.vcpus, (unsigned long long)rec->shape.memory_bytes);
+        return 0;
+}
+
+/* Console and devices come last but for the state, since devices look at memory when they are made.
+ */
+static int adopt(struct vm *vm, const struct template *tmpl, const struct record_reader *reader,
+                 struct vm_record *rec, int console_fds[2], struct err *err)
+{
+        int r = read_header(reader, tmpl, rec, err);
+
+        if (r == 0)
+                r = check_shell(vm, rec, err);
+        if (r == 0)
+                r = restore_memory(vm, tmpl, reader, err);
+        if (r == 0)
+                r = restore_cpuid(vm, reader, err);
+        if (r == 0)
+                r = restore_msr_list(vm, reader, err);
+        if (r < 0)
+                return r;
+        r = vm_furnish(vm, console_fds[0], console_fds[1], err);
+        console_fds[0] = console_fds[1] = -1;
         if (r == 0)
                 r = restore_state(vm, reader, err);
         vm->booted = r == 0;
         return r;
 }
 
-int vm_spawn(struct template *tmpl, const struct vm_options *options, uint32_t index,
-             uint32_t count, struct vm **out, struct err *err)
+int vm_adopt(struct vm *vm, struct template *tmpl, int console_in_fd, int console_out_fd,
+             uint32_t index, uint32_t count, struct err *err)
 {
+        int console_fds[2] = {console_in_fd, console_out_fd};
         struct record_reader reader;
         struct vm_record rec;
-        struct vm *vm = NULL;
         int r = record_reader_init_fd(&reader, tmpl->state_fd, record_rules, err);
 
         if (r == 0) {
-                r = read_header(&reader, tmpl, &rec, err);
-                if (r < 0)
-                        record_reader_fini(&reader);
+                r = adopt(vm, tmpl, &reader, &rec, console_fds, err);
+                record_reader_fini(&reader);
         }
-        if (r < 0) {
-                close(options->console_in_fd);
-                close(options->console_out_fd);
-                return r;
-        }
-        r = vm_new(options, &rec.shape, &vm, err);
-        if (r == 0)
-                r = build(vm, tmpl, &reader, err);
         if (r == 0)
                 r = set_identity(vm, &rec, index, count, err);
+        for (unsigned i = 0; i < 2; i++) {
+                if (console_fds[i] >= 0)
+                        close(console_fds[i]);
+        }
+        return r;
+}
+
+/* What the template is of, before there is a machine to adopt it. */
+static int template_shape(const struct template *tmpl, struct vm_shape *shape, struct err *err)
+{
+        struct record_reader reader;
+        struct vm_record rec;
+        int r = record_reader_init_fd(&reader, tmpl->state_fd, record_rules, err);
+
+        if (r < 0)
+                return r;
+        r = read_header(&reader, tmpl, &rec, err);
         record_reader_fini(&reader);
+        if (r == 0)
+                *shape = rec.shape;
+        return r;
+}
+
+int vm_spawn(struct template *tmpl, const struct vm_options *options, uint32_t index,
+             uint32_t count, struct vm **out, struct err *err)
+{
+        struct vm_options o = *options;
+        struct vm *vm = NULL;
+        int r = template_shape(tmpl, &o.shape, err);
+
+        if (r == 0)
+                r = vm_shell(&o, &vm, err);
+        if (r < 0) {
+                if (o.console_in_fd >= 0)
+                        close(o.console_in_fd);
+                if (o.console_out_fd >= 0)
+                        close(o.console_out_fd);
+                return r;
+        }
+        r = vm_adopt(vm, tmpl, o.console_in_fd, o.console_out_fd, index, count, err);
         if (r < 0) {
                 vm_destroy(vm, 0);
                 return r;

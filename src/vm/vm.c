@@ -230,23 +230,31 @@ int vm_map_memory(struct vm *vm, struct err *err)
         return 0;
 }
 
-static int create_vcpus(struct vm *vm, struct err *err)
+int vm_set_cpuid(struct vm *vm, struct err *err)
 {
         for (unsigned i = 0; i < vm->shape.vcpus; i++) {
-                struct vcpu *vcpu = &vm->vcpus[i];
-                int r = kvm_vcpu_open(&vm->host, &vm->kvm, i, &vcpu->kvm, err);
+                int r;
 
-                if (r < 0)
-                        return r;
                 x86_cpuid_for_vcpu(vm->cpuid, i, vm->shape.vcpus);
-                r = kvm_ioctl(vcpu->kvm.fd, KVM_SET_CPUID2, vm->cpuid);
+                r = kvm_ioctl(vm->vcpus[i].kvm.fd, KVM_SET_CPUID2, vm->cpuid);
                 if (r < 0)
                         return err_host(err, -r, "KVM_SET_CPUID2: vCPU %u: %s", i, strerror(-r));
         }
         return 0;
 }
 
-/* Everything with a KVM descriptor, over memory that is mapped already. */
+static int create_vcpus(struct vm *vm, struct err *err)
+{
+        for (unsigned i = 0; i < vm->shape.vcpus; i++) {
+                int r = kvm_vcpu_open(&vm->host, &vm->kvm, i, &vm->vcpus[i].kvm, err);
+
+                if (r < 0)
+                        return r;
+        }
+        return vm_set_cpuid(vm, err);
+}
+
+/* Everything with a KVM descriptor, over addresses that memory has or will have. */
 int vm_make_machine(struct vm *vm, struct err *err)
 {
         int r = vm_map_memory(vm, err);
@@ -255,9 +263,35 @@ int vm_make_machine(struct vm *vm, struct err *err)
                 r = kvm_vm_create_irqchip(&vm->host, &vm->kvm, err);
         if (r == 0)
                 r = create_vcpus(vm, err);
-        if (r == 0)
-                r = machine_devices_create(vm, err);
         return r;
+}
+
+static void close_fd(int fd)
+{
+        if (fd >= 0)
+                close(fd);
+}
+
+/* The descriptors are taken, also on failure. Devices are made here, since they hold the console.
+ */
+int vm_furnish(struct vm *vm, int console_in_fd, int console_out_fd, struct err *err)
+{
+        int r = chardev_create(vm->options.loop, console_in_fd, console_out_fd, &vm->console);
+
+        if (r < 0) {
+                close_fd(console_in_fd);
+                close_fd(console_out_fd);
+                return err_host(err, -r, "console: %s", strerror(-r));
+        }
+        vm->env = (struct device_env){
+                .mem = &vm->mem,
+                .loop = vm->options.loop,
+                .console = vm->console,
+                .irq = env_irq,
+                .notify = env_notify,
+                .machine = vm,
+        };
+        return machine_devices_create(vm, err);
 }
 
 static int check_shape(const struct vm *vm, struct err *err)
@@ -284,11 +318,8 @@ int vm_new(const struct vm_options *options, const struct vm_shape *shape, struc
         struct vm *vm = calloc(1, sizeof *vm);
         int r;
 
-        if (!vm) {
-                close(options->console_in_fd);
-                close(options->console_out_fd);
+        if (!vm)
                 return err_host(err, ENOMEM, "no memory for a machine");
-        }
         vm->options = *options;
         vm->shape = *shape;
         vm->host.fd = vm->kvm.fd = -1;
@@ -296,20 +327,6 @@ int vm_new(const struct vm_options *options, const struct vm_shape *shape, struc
         pthread_mutex_init(&vm->event_lock, NULL);
         sync_domain_init(&vm->sync);
         loop_set_wake(options->loop, deliver, vm);
-        r = chardev_create(options->loop, options->console_in_fd, options->console_out_fd,
-                           &vm->console);
-        if (r < 0) {
-                vm_destroy(vm, 0);
-                return err_host(err, -r, "console: %s", strerror(-r));
-        }
-        vm->env = (struct device_env){
-                .mem = &vm->mem,
-                .loop = options->loop,
-                .console = vm->console,
-                .irq = env_irq,
-                .notify = env_notify,
-                .machine = vm,
-        };
         r = kvm_host_open(&vm->host, err);
         if (r == 0)
                 r = check_shape(vm, err);
@@ -342,19 +359,15 @@ static bool wants_huge(const struct vm_options *o)
         return o->hugepages == RAMET_HUGEPAGES_ON;
 }
 
-int vm_create(const struct vm_options *options, struct vm **out, struct err *err)
+static int make_root(struct vm *vm, struct err *err)
 {
-        struct vm *vm;
         bool huge;
-        int r = vm_new(options, &options->shape, &vm, err);
+        int r = kvm_host_cpuid(&vm->host, vm->cpuid, err);
 
-        if (r < 0)
-                return r;
-        r = kvm_host_cpuid(&vm->host, vm->cpuid, err);
         if (r == 0)
-                r = backing_create(&vm->backing, vm->shape.memory_bytes, wants_huge(options), &huge,
-                                   err);
-        if (r == 0 && options->hugepages == RAMET_HUGEPAGES_ON && !huge)
+                r = backing_create(&vm->backing, vm->shape.memory_bytes, wants_huge(&vm->options),
+                                   &huge, err);
+        if (r == 0 && vm->options.hugepages == RAMET_HUGEPAGES_ON && !huge)
                 r = err_host(err, ENOTSUP,
                              "this host gives guest memory no huge pages "
                              "(--hugepages on): use auto or off");
@@ -362,6 +375,22 @@ int vm_create(const struct vm_options *options, struct vm **out, struct err *err
                 r = vm_make_machine(vm, err);
         if (r == 0)
                 r = kvm_msr_set_probe(&vm->host, &vm->vcpus[0].kvm, &vm->msrs, err);
+        return r;
+}
+
+int vm_create(const struct vm_options *options, struct vm **out, struct err *err)
+{
+        struct vm *vm = NULL;
+        int r = vm_new(options, &options->shape, &vm, err);
+
+        if (r == 0)
+                r = make_root(vm, err);
+        if (r < 0) {
+                close_fd(options->console_in_fd);
+                close_fd(options->console_out_fd);
+        } else {
+                r = vm_furnish(vm, options->console_in_fd, options->console_out_fd, err);
+        }
         if (r < 0) {
                 vm_destroy(vm, 0);
                 return r;

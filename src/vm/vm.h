@@ -86,6 +86,15 @@ int vm_boot(struct vm *vm, const struct boot_source *source, struct err *err);
 int vm_spawn(struct template *tmpl, const struct vm_options *options, uint32_t index,
              uint32_t count, struct vm **vm, struct err *err);
 
+/* The same in two steps. A shell is a machine of @options->shape with all that needs no template:
+ * KVM's side of it, addresses for its memory, and after vm_start() its threads. It has no console
+ * yet. vm_adopt() makes it that clone; a shell of another shape is refused (-EINVAL), and a shell
+ * that could not adopt is only good for vm_destroy(). The console descriptors are the machine's
+ * from now on, even on failure; those in @options are not looked at. */
+int vm_shell(const struct vm_options *options, struct vm **vm, struct err *err);
+int vm_adopt(struct vm *vm, struct template *tmpl, int console_in_fd, int console_out_fd,
+             uint32_t index, uint32_t count, struct err *err);
+
 /* Create the vCPU threads; they wait. Afterwards the process can be confined. */
 int vm_start(struct vm *vm, struct err *err);
 /* Let the vCPUs go, for the first time or after vm_pause(). */
