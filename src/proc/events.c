@@ -58,6 +58,7 @@ static struct ramet_frozen *frozen_new(struct ramet_process *p, const struct mes
                 .refs = 1,
                 .memory_bytes = p->memory_bytes,
                 .vcpus = p->vcpus,
+                .debug_exit_port = p->debug_exit_port,
                 .seccomp = p->seccomp,
                 .hugepages = p->hugepages,
                 .nfds = fds->n,
@@ -207,6 +208,19 @@ static const char *plain(struct ramet_process *p, enum ramet_event_type type, ui
         return NULL;
 }
 
+/* A shell says that it is ready, or why it could not be made; a clone is then made without. */
+static const char *shell_says(struct ramet_process *p, const struct message_event *m)
+{
+        if (m->head.type == MESSAGE_EXIT) {
+                p->exited = true;
+                return NULL;
+        }
+        if (m->head.type != MESSAGE_WARM || p->warm)
+                return "a shell that speaks out of turn";
+        p->warm = true;
+        return NULL;
+}
+
 static const char *take(struct ramet_process *p, const struct message_event *m, uint64_t t_ns,
                         struct message_fds *fds)
 {
@@ -215,6 +229,8 @@ static const char *take(struct ramet_process *p, const struct message_event *m, 
 
         if (p->exited)
                 return "words after its end";
+        if (p->shell)
+                return shell_says(p, m);
         switch (m->head.type) {
         case MESSAGE_STARTED:
                 p->started = true;

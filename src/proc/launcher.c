@@ -51,7 +51,7 @@ struct ramet_event *spawner_queue(struct ramet_process *p, enum ramet_event_type
         struct ramet_spawner *s = p->spawner;
         struct event_node *n;
 
-        if (p->released)
+        if (p->released || p->shell)
                 return NULL;
         n = calloc(1, sizeof *n);
         if (!n) {

@@ -43,6 +43,7 @@ struct ramet_spawner {
         struct ramet_process *buckets[BUCKETS];        /* all, by id, until they are freed */
         struct ramet_process *waiting, **waiting_tail; /* not yet sent */
         struct event_node *events, **events_tail;
+        struct ramet_process *shells; /* empty machines, warm or on their way */
 };
 
 /* A template as the launcher holds it: descriptors and what clones inherit. Counted by the receiver
@@ -52,6 +53,7 @@ struct ramet_frozen {
         uint64_t fork_point_ns;
         uint64_t memory_bytes;
         unsigned vcpus;
+        uint16_t debug_exit_port;
         enum ramet_seccomp seccomp;
         enum ramet_hugepages hugepages;
         unsigned nfds; /* the state, then the layers */
@@ -91,11 +93,16 @@ struct ramet_process {
         void *data;
         struct start start; /* while it waits */
 
+        bool shell; /* nobody's yet: no event tells of it */
+        bool warm;  /* a shell that waits for its template */
+        struct ramet_process *shell_next;
+
         bool clone;
         uint64_t requested_ns;
         uint64_t fork_point_ns; /* a clone's: of its template */
         uint64_t memory_bytes;
         unsigned vcpus;
+        uint16_t debug_exit_port;
         enum ramet_seccomp seccomp;
         enum ramet_hugepages hugepages;
 
@@ -142,6 +149,14 @@ void process_refused(struct ramet_process *p, int error);
 void process_reaped(struct ramet_process *p, int wait_status);
 bool process_readable(struct ramet_process *p); /* one message; true when there was one */
 void process_free(struct ramet_process *p);
+
+struct ramet_process *process_new(struct ramet_spawner *s);
+/* Send it, or have it wait behind the others. Takes @p: on failure it is freed. */
+int process_submit(struct ramet_process *p, const struct start *start);
+
+/* shells.c: a warm shell for a template, taken off the list; NULL: there is none. */
+struct ramet_process *shell_take(struct ramet_spawner *s, const struct ramet_frozen *frozen);
+void shell_forget(struct ramet_process *p);
 
 /* events.c: turn a message that is right in form into an event, or tell why it may not come now.
  * The descriptors are taken. NULL or a text. */

@@ -44,6 +44,7 @@ static const struct message_rule rules[] = {
          sizeof(struct message_boot), 1, 4, check_boot},
         {MESSAGE_CLONE, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_clone), 2,
          MESSAGE_LAYERS_MAX + 3, check_clone},
+        {MESSAGE_SHELL, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_shell), 0, 0, NULL},
         {MESSAGE_FORK, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_command), 0, 0, NULL},
         {MESSAGE_PAUSE, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_command), 0, 0, NULL},
         {MESSAGE_RESUME, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_command), 0, 0, NULL},
@@ -58,6 +59,7 @@ static const struct message_rule rules[] = {
         EVENT(MESSAGE_RESUMED),
         EVENT(MESSAGE_NOTE),
         EVENT(MESSAGE_EXIT),
+        EVENT(MESSAGE_WARM),
 };
 
 static bool ends(const char *s, size_t room)

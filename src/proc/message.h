@@ -46,6 +46,7 @@ enum message_type {
         MESSAGE_FORK,
         MESSAGE_PAUSE,
         MESSAGE_RESUME,
+        MESSAGE_SHELL,
 
         MESSAGE_STARTED = 0x40,
         MESSAGE_READY,
@@ -57,6 +58,7 @@ enum message_type {
         MESSAGE_RESUMED,
         MESSAGE_NOTE,
         MESSAGE_EXIT,
+        MESSAGE_WARM, /* a shell is ready for its CLONE */
 };
 
 /* Whom a message comes from, and for whom it is. */
@@ -117,6 +119,14 @@ struct message_clone {
         uint32_t seccomp;
         uint32_t hugepages;
         uint32_t reserved;
+};
+
+/* A machine without a template yet: once it said WARM, CLONE tells it what to become. */
+struct message_shell {
+        struct message_head head;
+        uint64_t memory_bytes;
+        uint32_t vcpus;
+        uint32_t debug_exit_port;
 };
 
 /* FORK (count), PAUSE, RESUME */

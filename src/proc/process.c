@@ -123,8 +123,7 @@ static void leave_line(struct ramet_process *p)
         start_fini(&p->start);
 }
 
-/* Send it, or have it wait behind the others. Takes @p: on failure it is freed. */
-static int submit(struct ramet_process *p, const struct start *start)
+int process_submit(struct ramet_process *p, const struct start *start)
 {
         struct ramet_spawner *s = p->spawner;
         int ret = -EAGAIN;
@@ -206,7 +205,7 @@ static void gone(struct ramet_process *p)
         hang_up(p);
         p->state = PROCESS_GONE;
         p->kill_late = false;
-        if (p->released)
+        if (p->released || p->shell)
                 process_free(p);
 }
 
@@ -283,7 +282,7 @@ bool process_readable(struct ramet_process *p)
 
 /* --- what the caller sees --- */
 
-static struct ramet_process *process_new(struct ramet_spawner *s)
+struct ramet_process *process_new(struct ramet_spawner *s)
 {
         struct ramet_process *p = calloc(1, sizeof *p);
 
@@ -308,6 +307,8 @@ void process_free(struct ramet_process *p)
         *at = p->hash_next;
         if (p->start.msg)
                 leave_line(p);
+        if (p->shell)
+                shell_forget(p);
         spawner_forget_events(p);
         hang_up(p);
         free(p);
@@ -346,7 +347,7 @@ int ramet_process_start(struct ramet_spawner *s, const struct ramet_vm_options *
         m->hugepages = p->hugepages = o.hugepages;
         m->flat_address = o.flat_address;
         m->flat_bits = o.flat ? o.flat_bits : 0;
-        m->debug_exit_port = o.debug_exit_port;
+        m->debug_exit_port = p->debug_exit_port = o.debug_exit_port;
         m->fork_count = o.fork_count;
         m->fork_at_doorbell = o.fork_at_doorbell;
         p->armed = o.fork_count;
@@ -359,8 +360,72 @@ int ramet_process_start(struct ramet_spawner *s, const struct ramet_vm_options *
         add_fd(&start, &m->has, MESSAGE_HAS_INITRAMFS, o.initramfs_fd);
         add_fd(&start, &m->has, MESSAGE_HAS_CONSOLE_IN, o.console_in_fd);
         add_fd(&start, &m->has, MESSAGE_HAS_CONSOLE_OUT, o.console_out_fd);
-        ret = submit(p, &start);
+        ret = process_submit(p, &start);
         free(m);
+        if (!ret)
+                *process = p;
+        return ret;
+}
+
+/* A shell becomes the clone: its process is there and only waits to be told. */
+static int adopt(struct ramet_process *p, const struct start *start)
+{
+        int fds[MESSAGE_FDS_MAX + START_FDS];
+        struct ramet_event *e;
+        unsigned n = 0;
+        int ret;
+
+        for (unsigned i = 0; i < start->frozen->nfds; i++)
+                fds[n++] = start->frozen->fds[i];
+        for (unsigned i = 0; i < start->nfds; i++)
+                fds[n++] = start->fds[i];
+        ret = message_send(p->channel, start->msg, start->length, fds, n, MSG_DONTWAIT);
+        if (ret) {
+                ramet_process_release(p);
+                return ret;
+        }
+        p->starting = true;
+        p->spawner->starting++;
+        e = spawner_queue(p, RAMET_EVENT_LAUNCHED, monotonic_ns());
+        if (e)
+                e->launched.pid = p->pid;
+        return 0;
+}
+
+static void inherit(struct ramet_process *p, const struct ramet_frozen *frozen)
+{
+        p->clone = true;
+        p->requested_ns = monotonic_ns();
+        p->fork_point_ns = frozen->fork_point_ns;
+        p->memory_bytes = frozen->memory_bytes;
+        p->vcpus = frozen->vcpus;
+        p->debug_exit_port = frozen->debug_exit_port;
+        p->seccomp = frozen->seccomp;
+        p->hugepages = frozen->hugepages;
+}
+
+/* In a warm shell if one is ready and can be reached, else in a process of its own from the start.
+ */
+static int start_clone(struct ramet_spawner *s, const struct start *start,
+                       struct ramet_process **process)
+{
+        struct ramet_process *p = shell_take(s, start->frozen);
+        struct err err;
+        int ret;
+
+        if (p) {
+                inherit(p, start->frozen);
+                ret = adopt(p, start);
+                if (!ret)
+                        *process = p;
+                if (!ret)
+                        return 0;
+        }
+        p = process_new(s);
+        if (!p)
+                return ctx_fail(s->ctx, err_host(&err, ENOMEM, "no memory for a clone"), &err);
+        inherit(p, start->frozen);
+        ret = process_submit(p, start);
         if (!ret)
                 *process = p;
         return ret;
@@ -370,7 +435,6 @@ int ramet_process_clone(struct ramet_spawner *s, struct ramet_frozen *frozen,
                         const struct ramet_clone_options *options, struct ramet_process **process)
 {
         struct ramet_clone_options o;
-        struct ramet_process *p;
         struct message_clone m = {
                 .head.type = MESSAGE_CLONE,
                 .nlayers = frozen->nfds - 1,
@@ -383,24 +447,12 @@ int ramet_process_clone(struct ramet_spawner *s, struct ramet_frozen *frozen,
 
         if (ret)
                 return ctx_fail(s->ctx, ret, &err);
-        p = process_new(s);
-        if (!p)
-                return ctx_fail(s->ctx, err_host(&err, ENOMEM, "no memory for a clone"), &err);
-        p->clone = true;
-        p->fork_point_ns = frozen->fork_point_ns;
-        p->memory_bytes = frozen->memory_bytes;
-        p->vcpus = frozen->vcpus;
-        p->seccomp = frozen->seccomp;
-        p->hugepages = frozen->hugepages;
         m.index = o.index;
         m.count = o.count;
         m.paused = o.paused;
         add_fd(&start, &m.has, MESSAGE_HAS_CONSOLE_IN, o.console_in_fd);
         add_fd(&start, &m.has, MESSAGE_HAS_CONSOLE_OUT, o.console_out_fd);
-        ret = submit(p, &start);
-        if (!ret)
-                *process = p;
-        return ret;
+        return start_clone(s, &start, process);
 }
 
 static int command(struct ramet_process *p, enum message_type type, unsigned count)

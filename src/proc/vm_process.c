@@ -3,6 +3,7 @@
  * The process of one machine. Its first message says what it is to be:
  *
  *      BOOT  --> vm_create, vm_boot, vm_start --> confine --> STARTED --> vm_run --.
+ *      SHELL --> vm_shell, vm_start --> WARM, then CLONE --> template_import, vm_adopt --> as below
  *      CLONE --> template_import, vm_spawn, vm_start --> confine --> READY --> vm_run (unless
  * paused)
  *                                                                                 |
@@ -56,6 +57,7 @@ struct process {
                 struct message_head head;
                 struct message_boot boot;
                 struct message_clone clone;
+                struct message_shell shell;
         } first;
 };
 
@@ -371,24 +373,34 @@ static int boot(struct process *p, const struct vm_process_shared *shared)
         return 0;
 }
 
-static int spawn(struct process *p, const struct vm_process_shared *shared)
+/* Make the clone: in the shell that p->vm is, or from nothing. */
+static int make_clone(struct process *p, struct vm_options *options, struct template *t)
 {
         const struct message_clone *m = &p->first.clone;
-        struct vm_options options = {.hugepages = m->hugepages};
+        int ret;
+
+        if (p->vm)
+                return vm_adopt(p->vm, t, options->console_in_fd, options->console_out_fd, m->index,
+                                m->count, &p->err);
+        ret = vm_spawn(t, options, m->index, m->count, &p->vm, &p->err);
+        return ret ?: vm_start(p->vm, &p->err);
+}
+
+static int spawn(struct process *p, const struct vm_process_shared *shared,
+                 struct vm_options *options)
+{
+        const struct message_clone *m = &p->first.clone;
         unsigned next = 1 + m->nlayers;
         struct template *t;
-        int ret = prepare_loop(p, &options);
+        int ret = template_import(p->fds.fd[0], p->fds.fd + 1, m->nlayers, &t, &p->err);
 
         if (ret)
                 return ret;
-        ret = template_import(p->fds.fd[0], p->fds.fd + 1, m->nlayers, &t, &p->err);
-        if (ret)
-                return ret;
-        options.console_in_fd = take_fd(p, &next, m->has & MESSAGE_HAS_CONSOLE_IN);
-        options.console_out_fd = take_fd(p, &next, m->has & MESSAGE_HAS_CONSOLE_OUT);
-        ret = vm_spawn(t, &options, m->index, m->count, &p->vm, &p->err);
+        options->hugepages = m->hugepages;
+        options->console_in_fd = take_fd(p, &next, m->has & MESSAGE_HAS_CONSOLE_IN);
+        options->console_out_fd = take_fd(p, &next, m->has & MESSAGE_HAS_CONSOLE_OUT);
+        ret = make_clone(p, options, t);
         template_unref(t);
-        ret = ret ?: vm_start(p->vm, &p->err);
         ret = ret ?: confine(p, shared, m->seccomp);
         if (ret)
                 return ret;
@@ -397,6 +409,48 @@ static int spawn(struct process *p, const struct vm_process_shared *shared)
         if (!p->paused)
                 vm_run(p->vm);
         return 0;
+}
+
+static int spawn_cold(struct process *p, const struct vm_process_shared *shared)
+{
+        struct vm_options options = {0};
+        int ret = prepare_loop(p, &options);
+
+        return ret ?: spawn(p, shared, &options);
+}
+
+static int receive_first(struct process *p)
+{
+        const char *why;
+
+        return message_receive(p->channel, MESSAGE_LAUNCHER_TO_MACHINE, &p->first, sizeof p->first,
+                               &p->fds, 0, &why);
+}
+
+/* All that needs no template, and then wait for one; not in the loop, which would add a wake-up. */
+static int spawn_warm(struct process *p, const struct vm_process_shared *shared)
+{
+        const struct message_shell *m = &p->first.shell;
+        struct vm_options options = {
+                .shape = {.memory_bytes = m->memory_bytes,
+                          .vcpus = m->vcpus,
+                          .debug_exit_port = m->debug_exit_port},
+                .console_in_fd = -1,
+                .console_out_fd = -1,
+        };
+        int ret = prepare_loop(p, &options);
+
+        ret = ret ?: vm_shell(&options, &p->vm, &p->err);
+        ret = ret ?: vm_start(p->vm, &p->err);
+        if (ret)
+                return ret;
+        send_plain(p, MESSAGE_WARM);
+        ret = receive_first(p);
+        if (ret == -EMFILE)
+                return err_host(&p->err, EMFILE, "%s", strerror(EMFILE));
+        if (ret <= 0 || p->first.head.type != MESSAGE_CLONE)
+                _exit(1);
+        return spawn(p, shared, &options);
 }
 
 /* --- the end --- */
@@ -436,22 +490,27 @@ static int finish(struct process *p)
 int vm_process_main(void *shared, int channel)
 {
         struct process p = {.channel = channel};
-        const char *why;
         int ret;
 
         prctl(PR_SET_NAME, "ramet-vm");
-        ret = message_receive(channel, MESSAGE_LAUNCHER_TO_MACHINE, &p.first, sizeof p.first,
-                              &p.fds, 0, &why);
+        ret = receive_first(&p);
         if (ret == -EMFILE)
                 return give_up(&p, err_host(&p.err, EMFILE, "%s", strerror(EMFILE)));
         if (ret <= 0)
                 return 1; /* the launcher thought better of it */
-        if (p.first.head.type == MESSAGE_BOOT)
+        switch (p.first.head.type) {
+        case MESSAGE_BOOT:
                 ret = boot(&p, shared);
-        else if (p.first.head.type == MESSAGE_CLONE)
-                ret = spawn(&p, shared);
-        else
+                break;
+        case MESSAGE_CLONE:
+                ret = spawn_cold(&p, shared);
+                break;
+        case MESSAGE_SHELL:
+                ret = spawn_warm(&p, shared);
+                break;
+        default:
                 return 1;
+        }
         if (ret)
                 return give_up(&p, ret);
         ret = loop_run(p.loop);

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Warm shells: processes that hold an empty machine and wait to be told what it is to become.
+ *
+ *      prewarm --> SENT --> LAUNCHED --> warm --> taken: a clone like any other
+ *                   `---------`-----------`--> gone: nobody hears of it, clones start cold
+ *
+ * A shell is a struct ramet_process of which no event tells, until a clone takes it. One that fails
+ * is forgotten: it was only ever to save time.
+ */
+#include <errno.h>
+
+#include "proc/launcher.h"
+
+static bool fits(const struct ramet_process *p, const struct ramet_frozen *f)
+{
+        return p->memory_bytes == f->memory_bytes && p->vcpus == f->vcpus &&
+               p->debug_exit_port == f->debug_exit_port;
+}
+
+struct ramet_process *shell_take(struct ramet_spawner *s, const struct ramet_frozen *frozen)
+{
+        for (struct ramet_process *p = s->shells; p; p = p->shell_next) {
+                if (!p->warm || p->exited || p->killed || p->channel < 0 || !fits(p, frozen))
+                        continue;
+                shell_forget(p);
+                return p;
+        }
+        return NULL;
+}
+
+void shell_forget(struct ramet_process *p)
+{
+        struct ramet_process **at = &p->spawner->shells;
+
+        while (*at && *at != p)
+                at = &(*at)->shell_next;
+        if (*at)
+                *at = p->shell_next;
+        p->shell = false;
+        p->shell_next = NULL;
+}
+
+static int start_shell(struct ramet_process *like)
+{
+        struct ramet_spawner *s = like->spawner;
+        struct ramet_process *p = process_new(s);
+        struct message_shell m = {
+                .head.type = MESSAGE_SHELL,
+                .memory_bytes = like->memory_bytes,
+                .vcpus = like->vcpus,
+                .debug_exit_port = like->debug_exit_port,
+        };
+        struct start start = {.msg = &m, .length = sizeof m};
+        struct err err;
+
+        if (!p)
+                return ctx_fail(s->ctx, err_host(&err, ENOMEM, "no memory for a shell"), &err);
+        p->memory_bytes = like->memory_bytes;
+        p->vcpus = like->vcpus;
+        p->debug_exit_port = like->debug_exit_port;
+        p->shell = true;
+        p->shell_next = s->shells;
+        s->shells = p;
+        return process_submit(p, &start);
+}
+
+int ramet_process_prewarm(struct ramet_process *like, unsigned count)
+{
+        int ret = 0;
+
+        while (count-- > 0 && !ret)
+                ret = start_shell(like);
+        return ret;
+}
+
+unsigned ramet_spawner_shells(const struct ramet_spawner *s)
+{
+        unsigned n = 0;
+
+        for (const struct ramet_process *p = s->shells; p; p = p->shell_next)
+                n++;
+        return n;
+}
