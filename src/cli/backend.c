@@ -9,6 +9,7 @@ const struct backend backend_library = {
         .spawner_next = ramet_spawner_next,
         .start = ramet_process_start,
         .clone = ramet_process_clone,
+        .prewarm = ramet_process_prewarm,
         .fork = ramet_process_fork,
         .pause = ramet_process_pause,
         .resume = ramet_process_resume,

@@ -17,6 +17,7 @@ struct backend {
                      struct ramet_process **process);
         int (*clone)(struct ramet_spawner *spawner, struct ramet_frozen *frozen,
                      const struct ramet_clone_options *options, struct ramet_process **process);
+        int (*prewarm)(struct ramet_process *like, unsigned count);
         int (*fork)(struct ramet_process *process, unsigned count);
         int (*pause)(struct ramet_process *process);
         int (*resume)(struct ramet_process *process);

@@ -356,6 +356,7 @@ static int demo(const struct options *o)
                 .name = "demo",
                 .name_is_free = true,
                 .fork_count = (unsigned)o->fork,
+                .pool = options_pool(o),
                 .fork_at = {.trigger = FORK_AT_GUEST, .as_given = "guest"},
                 .timeout_ns = o->timeout_ns,
                 .events_path = o->events,

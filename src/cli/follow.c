@@ -42,6 +42,9 @@ static void started(struct launcher *l, struct machine *m)
                 l->fork_wanted = false;
                 after_over(l);
         }
+        if (setup->pool && l->be->prewarm(m->process, setup->pool))
+                message(MESSAGE_WARN, "no empty machines can be had ready: %s",
+                        ramet_last_error(l->ctx));
 }
 
 static void ready(struct launcher *l, struct machine *m, const struct ramet_event *event)

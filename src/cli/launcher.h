@@ -42,6 +42,7 @@ struct launcher_setup {
         const char *name;
         bool name_is_free;   /* not the user's choice: another may be taken if it is in use */
         unsigned fork_count; /* 0: none is armed */
+        unsigned pool;       /* empty machines to have ready for clones */
         struct fork_at fork_at;
         uint64_t timeout_ns; /* 0: none */
         struct console_spec console;

@@ -9,6 +9,8 @@
  */
 #include "cli/options.h"
 
+#define POOL_AUTO 16 /* an empty machine costs a process and a few hundred KiB while it waits */
+
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -201,6 +203,13 @@ void options_fini(struct options *o)
 {
         json_decref(o->config_json);
         o->config_json = NULL;
+}
+
+unsigned options_pool(const struct options *o)
+{
+        if (options_given(o, "pool"))
+                return (unsigned)o->pool;
+        return (unsigned)(o->fork < POOL_AUTO ? o->fork : POOL_AUTO);
 }
 
 bool options_given(const struct options *o, const char *name)

@@ -32,7 +32,7 @@ struct options {
         struct console_spec console;
         struct fork_at fork_at;
         struct flat_spec flat;
-        uint64_t cpus, memory, fork, timeout_ns, debug_exit, clones, fill_mib, seed;
+        uint64_t cpus, memory, fork, timeout_ns, debug_exit, clones, fill_mib, seed, pool;
         unsigned log_level, seccomp,
                 hugepages; /* enum message_level, ramet_seccomp, ramet_hugepages */
         bool json, help;
@@ -74,6 +74,9 @@ int options_read(struct options *o, enum command_bit command, int argc, char **a
 void options_fini(struct options *o);
 /* True when the user gave the option in either place. */
 bool options_given(const struct options *o, const char *name);
+
+/* How many empty machines to have ready. */
+unsigned options_pool(const struct options *o);
 
 /* The lines about @command's options, for --help, to standard output. */
 void options_help(enum command_bit command);

@@ -148,6 +148,10 @@ const struct option_row option_table[] = {
          seccomp, FIELD(seccomp)},
         {"hugepages", 0, COMMAND_RUN | COMMAND_DEMO, "MODE", "auto",
          "guest memory on huge pages: auto, on or off", STRING, hugepage, FIELD(hugepages)},
+        {"pool", 0, COMMAND_RUN | COMMAND_DEMO, "N", NULL,
+         "empty machines made ahead of time for clones to start in (default: as many as --fork "
+         "asks for, at most 16)",
+         .json = OPTION_JSON_INTEGER, number, FIELD(pool), 0, 1000},
         {"json", 0, COMMAND_LIST, NULL, NULL, "print a JSON array instead of a table", .json = 0,
          flag, FIELD(json)},
         {"clones", 'n', COMMAND_FORK, "N", "1", "how many clones to make", .json = 0, number,

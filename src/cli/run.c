@@ -92,6 +92,7 @@ static int launch(const struct options *o)
                 .backend = &backend_library,
                 .name = o->name ? o->name : name,
                 .fork_count = (unsigned)o->fork,
+                .pool = options_pool(o),
                 .fork_at = o->fork_at,
                 .timeout_ns = o->timeout_ns,
                 .console = o->console,

@@ -208,16 +208,22 @@ static const char *plain(struct ramet_process *p, enum ramet_event_type type, ui
         return NULL;
 }
 
-/* A shell says that it is ready, or why it could not be made; a clone is then made without. */
+static const char *warm(struct ramet_process *p)
+{
+        if (!p->was_shell || p->warm || p->started)
+                return "warm, out of turn";
+        p->warm = true;
+        return NULL;
+}
+
+/* A shell says that it is ready, or that it could not be made; clones are then made without. */
 static const char *shell_says(struct ramet_process *p, const struct message_event *m)
 {
-        if (m->head.type == MESSAGE_EXIT) {
-                p->exited = true;
-                return NULL;
-        }
-        if (m->head.type != MESSAGE_WARM || p->warm)
+        if (m->head.type == MESSAGE_WARM)
+                return warm(p);
+        if (m->head.type != MESSAGE_EXIT)
                 return "a shell that speaks out of turn";
-        p->warm = true;
+        p->exited = true;
         return NULL;
 }
 
@@ -254,6 +260,8 @@ static const char *take(struct ramet_process *p, const struct message_event *m, 
                 return plain(p, RAMET_EVENT_NOTE, t_ns, &notes, m);
         case MESSAGE_EXIT:
                 return ended(p, m, t_ns);
+        case MESSAGE_WARM:
+                return warm(p);
         }
         return "an unknown message";
 }

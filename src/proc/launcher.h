@@ -94,7 +94,8 @@ struct ramet_process {
         struct start start; /* while it waits */
 
         bool shell; /* nobody's yet: no event tells of it */
-        bool warm;  /* a shell that waits for its template */
+        bool was_shell;
+        bool warm; /* it waits for its template, or did */
         struct ramet_process *shell_next;
 
         bool clone;

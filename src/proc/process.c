@@ -367,7 +367,7 @@ int ramet_process_start(struct ramet_spawner *s, const struct ramet_vm_options *
         return ret;
 }
 
-/* A shell becomes the clone: its process is there and only waits to be told. */
+/* A shell becomes the clone: its process is there, or soon will be, and waits to be told. */
 static int adopt(struct ramet_process *p, const struct start *start)
 {
         int fds[MESSAGE_FDS_MAX + START_FDS];
@@ -384,9 +384,11 @@ static int adopt(struct ramet_process *p, const struct start *start)
                 ramet_process_release(p);
                 return ret;
         }
+        if (!p->starting)
+                p->spawner->starting++;
         p->starting = true;
-        p->spawner->starting++;
-        e = spawner_queue(p, RAMET_EVENT_LAUNCHED, monotonic_ns());
+        e = p->state == PROCESS_LAUNCHED ? spawner_queue(p, RAMET_EVENT_LAUNCHED, monotonic_ns())
+                                         : NULL; /* it will come */
         if (e)
                 e->launched.pid = p->pid;
         return 0;

@@ -2,8 +2,10 @@
 /*
  * Warm shells: processes that hold an empty machine and wait to be told what it is to become.
  *
- *      prewarm --> SENT --> LAUNCHED --> warm --> taken: a clone like any other
- *                   `---------`-----------`--> gone: nobody hears of it, clones start cold
+ *      prewarm --> SENT --> LAUNCHED --> WARM --.
+ *                   |  |        |          |    +--> taken: a clone like any other
+ *                   |  `--------`----------`----'
+ *                   `---> gone: nobody hears of it, clones start cold
  *
  * A shell is a struct ramet_process of which no event tells, until a clone takes it. One that fails
  * is forgotten: it was only ever to save time.
@@ -18,15 +20,26 @@ static bool fits(const struct ramet_process *p, const struct ramet_frozen *f)
                p->debug_exit_port == f->debug_exit_port;
 }
 
+/* How far it is: its channel takes the message in any case, and it is read when the shell is warm.
+ */
+static int progress(const struct ramet_process *p)
+{
+        if (p->exited || p->killed || p->channel < 0 || p->state == PROCESS_WAITING)
+                return 0;
+        return p->warm ? 3 : p->state == PROCESS_LAUNCHED ? 2 : 1;
+}
+
 struct ramet_process *shell_take(struct ramet_spawner *s, const struct ramet_frozen *frozen)
 {
+        struct ramet_process *best = NULL;
+
         for (struct ramet_process *p = s->shells; p; p = p->shell_next) {
-                if (!p->warm || p->exited || p->killed || p->channel < 0 || !fits(p, frozen))
-                        continue;
-                shell_forget(p);
-                return p;
+                if (fits(p, frozen) && progress(p) >= (best ? progress(best) : 1)) /* the oldest */
+                        best = p;
         }
-        return NULL;
+        if (best)
+                shell_forget(best);
+        return best;
 }
 
 void shell_forget(struct ramet_process *p)
@@ -59,7 +72,7 @@ static int start_shell(struct ramet_process *like)
         p->memory_bytes = like->memory_bytes;
         p->vcpus = like->vcpus;
         p->debug_exit_port = like->debug_exit_port;
-        p->shell = true;
+        p->shell = p->was_shell = true;
         p->shell_next = s->shells;
         s->shells = p;
         return process_submit(p, &start);
