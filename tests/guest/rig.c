@@ -104,6 +104,27 @@ void rig_spawn(struct rig *r, struct template *tmpl, uint32_t index, uint32_t co
                 fail_msg("clone %u: %s", index, err.text);
 }
 
+void rig_shell(struct rig *r, unsigned vcpus, uint64_t memory_bytes)
+{
+        struct vm_options o;
+        struct err err = {0};
+
+        memset(r, 0, sizeof *r);
+        o = options(r, vcpus, memory_bytes);
+        r->console_out_fd = o.console_out_fd;
+        if (vm_shell(&o, &r->vm, &err) < 0 || vm_start(r->vm, &err) < 0)
+                fail_msg("shell: %s", err.text);
+}
+
+void rig_adopt(struct rig *r, struct template *tmpl, uint32_t index, uint32_t count)
+{
+        struct err err = {0};
+
+        if (vm_adopt(r->vm, tmpl, -1, r->console_out_fd, index, count, &err) < 0)
+                fail_msg("adopting a template: %s", err.text);
+        r->console_out_fd = -1;
+}
+
 static void drain(struct rig *r)
 {
         ssize_t n;
@@ -116,6 +137,8 @@ static void drain(struct rig *r)
 void rig_free(struct rig *r)
 {
         vm_destroy(r->vm, 100);
+        if (r->console_out_fd > 0) /* a shell's, which nothing has taken */
+                close(r->console_out_fd);
         drain(r);
         loop_destroy(r->loop);
         close(r->console_fd);

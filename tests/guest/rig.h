@@ -17,7 +17,8 @@
 struct rig {
         struct vm *vm;
         struct loop *loop;
-        int console_fd; /* read end */
+        int console_fd;     /* read end */
+        int console_out_fd; /* a shell's: not given away yet; else 0 or -1 */
         char text[65536];
         size_t len;
         unsigned forks; /* fork events not dealt with yet */
@@ -35,6 +36,9 @@ void rig_boot(struct rig *r, const char *name, const char *cmdline, unsigned vcp
               uint64_t memory_bytes, bool armed);
 /* A clone that does not run yet. */
 void rig_spawn(struct rig *r, struct template *tmpl, uint32_t index, uint32_t count);
+/* The same in two steps: an empty machine with its threads, and the template it becomes. */
+void rig_shell(struct rig *r, unsigned vcpus, uint64_t memory_bytes);
+void rig_adopt(struct rig *r, struct template *tmpl, uint32_t index, uint32_t count);
 void rig_free(struct rig *r);
 
 void rig_step(struct rig *const *rigs, unsigned n);

@@ -146,6 +146,27 @@ static void generation_id_is_new_and_announced(void **state)
         assert_non_null(strstr(parent.text, before));
 }
 
+/* --- in two steps --- */
+
+static void a_shell_becomes_the_clone(void **state)
+{
+        struct rig parent, shell, other;
+        struct template *t;
+
+        rig_shell(&shell, 2, 64 * MIB); /* made before there is a template */
+        rig_shell(&other, 2, 32 * MIB);
+        t = at_doorbell(&parent, "fpu.elf", "", 2, 2);
+        assert_int_equal(vm_adopt(other.vm, t, -1, -1, 1, 2, &err), -EINVAL);
+        assert_non_null(strstr(err.text, "a shell of 2 vCPUs"));
+        rig_adopt(&shell, t, 2, 2);
+        assert_int_equal(vm_adopt(shell.vm, t, -1, -1, 2, 2, &err), -EINVAL); /* once only */
+        template_unref(t);
+        vm_run(shell.vm);
+        expect_end(&parent, 0, "fpu: ok number=0 cpus=2");
+        expect_end(&shell, 0, "fpu: ok number=2 cpus=2");
+        rig_free(&other);
+}
+
 /* --- the whole state, record by record --- */
 
 static bool may_differ(uint32_t kind)
@@ -517,6 +538,7 @@ int main(void)
                 cmocka_unit_test(clones_of_clones),
                 cmocka_unit_test(every_register_survives),
                 cmocka_unit_test(generation_id_is_new_and_announced),
+                cmocka_unit_test(a_shell_becomes_the_clone),
                 cmocka_unit_test(a_clone_is_its_template_in_every_record),
                 cmocka_unit_test(damaged_state_is_refused_or_harmless),
                 cmocka_unit_test(a_template_must_be_sealed),

@@ -99,13 +99,39 @@ def all_clones_are_killed():
 
 
 @case
+def empty_machines_are_killed():
+    """Clones start from nothing where the empty machine that was to become one has died."""
+    need_kvm()
+    log = Events(tmp() / 'events')
+    vm = start('run', '--kernel', guest('writer.elf'), '--name', 'web', '--cmdline',
+               'ms=1500 mib=1', '--fork', '4', '--pool', '4', '--fork-at', 'signal', '--events',
+               log.path)
+    wait_for(lambda: log.of('vm-start'), 10, 'the start')
+    spawner, parent = child_named(vm.pid, 'ramet-spawner'), log.pids()['web']
+    wait_for(lambda: len(list(children(spawner))) == 5, 10, 'four empty machines')
+    empty = [p for p in sorted(children(spawner)) if p != parent]
+    os.kill(empty[0], signal.SIGKILL)
+    os.kill(empty[2], signal.SIGKILL)
+    vm.signal(signal.SIGUSR1)
+    vm.wait()
+    expect_equal(vm.status, 0, 'status')
+    rows = table(vm.stderr)
+    expect_equal(len(rows), 5, 'machines in the table')
+    for name in rows:
+        check_survivor(vm, log, name)
+    pids = {int(row['pid']) for row in rows.values()}
+    expect(set(empty) & pids, 'no clone started in an empty machine')
+    expect(not pids & {empty[0], empty[2]}, 'a clone is said to be a process that had died')
+
+
+@case
 def clones_are_killed_as_they_start():
     """Whenever in its life a clone dies, its siblings and the parent come to their end."""
     need_kvm()
     log = Events(tmp() / 'events')
     vm = start('run', '--kernel', guest('writer.elf'), '--name', 'web', '--cmdline',
-               'ms=1500 mib=1', '--fork', '12', '--fork-at', 'console=writer: running', '--events',
-               log.path)
+               'ms=1500 mib=1', '--fork', '12', '--pool', '0', '--fork-at',
+               'console=writer: running', '--events', log.path)
     wait_for(lambda: log.of('fork-point'), 10, 'the fork point')
     spawner, parent = child_named(vm.pid, 'ramet-spawner'), log.pids()['web']
     killed = set()
