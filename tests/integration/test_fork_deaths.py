@@ -112,6 +112,7 @@ def empty_machines_are_killed():
     empty = [p for p in sorted(children(spawner)) if p != parent]
     os.kill(empty[0], signal.SIGKILL)
     os.kill(empty[2], signal.SIGKILL)
+    wait_for(lambda: len(list(children(spawner))) == 3, 10, 'their end')
     vm.signal(signal.SIGUSR1)
     vm.wait()
     expect_equal(vm.status, 0, 'status')
