@@ -116,6 +116,9 @@ struct vm_clock {
 int kvm_vm_save(const struct kvm_host *host, const struct kvm_vm *vm, struct record_writer *w,
                 struct err *err);
 int kvm_vm_restore_irqchip(const struct kvm_vm *vm, const struct record_reader *r, struct err *err);
+/* After the vCPUs: it ticks from here on, and gives no further tick before the last one has been
+ * acknowledged. A tick that a local APIC forgot because it was restored later would be the last. */
+int kvm_vm_restore_pit(const struct kvm_vm *vm, const struct record_reader *r, struct err *err);
 /* The guest's clock goes on: what it was, plus the time that has gone by since. */
 int kvm_vm_restore_clock(const struct kvm_host *host, const struct kvm_vm *vm,
                          const struct record_reader *r, struct err *err);

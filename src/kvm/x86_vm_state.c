@@ -66,7 +66,6 @@ int kvm_vm_restore_irqchip(const struct kvm_vm *vm, const struct record_reader *
                            struct err *err)
 {
         struct kvm_irqchip chip;
-        struct kvm_pit_state2 pit;
         int r;
 
         for (uint32_t i = 0; i < KVM_NR_IRQCHIPS; i++) {
@@ -78,6 +77,14 @@ int kvm_vm_restore_irqchip(const struct kvm_vm *vm, const struct record_reader *
                 if (r < 0)
                         return err_host(err, -r, "KVM_SET_IRQCHIP: %u: %s", i, strerror(-r));
         }
+        return 0;
+}
+
+int kvm_vm_restore_pit(const struct kvm_vm *vm, const struct record_reader *reader, struct err *err)
+{
+        struct kvm_pit_state2 pit;
+        int r;
+
         if (!vm->pit)
                 return 0;
         r = record_get(reader, RECORD_PIT, 0, &pit, sizeof pit, err);

@@ -8,8 +8,9 @@
  * adopting a template afterwards is setting state, some tens of calls of a few microseconds each.
  *
  * The order is that of vm.c, then: interrupt controllers before vCPUs, since a local APIC's state
- * can refer to them; the clock after the vCPUs, whose MSRs say where the guest wants it; what must
- * differ between clones last (generation id, number in the fork), since restoring would undo it.
+ * can refer to them; the PIT and the clock after the vCPUs, whose local APICs take the PIT's ticks
+ * and whose MSRs say where the guest wants it; what must differ between clones last (generation id,
+ * number in the fork), since restoring would undo it.
  */
 #include <errno.h>
 #include <string.h>
@@ -94,6 +95,8 @@ static int restore_state(struct vm *vm, const struct record_reader *reader, stru
         for (unsigned i = 0; i < vm->shape.vcpus && r == 0; i++)
                 r = kvm_vcpu_restore(&vm->host, &vm->kvm, &vm->vcpus[i].kvm, reader, elapsed_ns,
                                      err);
+        if (r == 0)
+                r = kvm_vm_restore_pit(&vm->kvm, reader, err);
         if (r == 0)
                 r = kvm_vm_restore_clock(&vm->host, &vm->kvm, reader, err);
         if (r == 0)
