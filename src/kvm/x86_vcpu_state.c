@@ -158,6 +158,23 @@ static int msrs_ioctl(const struct kvm_vcpu *vcpu, unsigned long request,
         return kvm_ioctl(vcpu->fd, request, buf);
 }
 
+/* The memory types: KVM keeps them and lists them not. MTRRdefType, 8 variable ranges, and the
+ * fixed ones (SDM vol. 3, 12.11.2). */
+static unsigned list_mtrrs(uint32_t *index)
+{
+        static const uint32_t others[] = {0x2ff, 0x250, 0x258, 0x259};
+        unsigned n = 0;
+
+        for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+                index[n++] = others[i];
+        for (uint32_t msr = 0x200; msr <= 0x20f; msr++)
+                index[n++] = msr;
+        for (uint32_t msr = 0x268; msr <= 0x26f; msr++)
+                index[n++] = msr;
+        return n;
+}
+#define MTRRS 28
+
 int kvm_msr_set_probe(const struct kvm_host *host, const struct kvm_vcpu *vcpu,
                       struct kvm_msr_set *list, struct err *err)
 {
@@ -166,7 +183,7 @@ int kvm_msr_set_probe(const struct kvm_host *host, const struct kvm_vcpu *vcpu,
                         uint32_t nmsrs;
                 } head;
                 uint32_t index[KVM_HOST_MSRS_MAX];
-        } all = {.head = {KVM_HOST_MSRS_MAX}};
+        } all = {.head = {KVM_HOST_MSRS_MAX - MTRRS}};
         struct kvm_msr_entry entry[KVM_HOST_MSRS_MAX] = {0};
         struct msrs *buf;
         unsigned at = 0;
@@ -177,6 +194,7 @@ int kvm_msr_set_probe(const struct kvm_host *host, const struct kvm_vcpu *vcpu,
         buf = malloc(sizeof *buf);
         if (!buf)
                 return err_host(err, ENOMEM, "no memory for the list of MSRs");
+        all.head.nmsrs += list_mtrrs(all.index + all.head.nmsrs);
         for (unsigned i = 0; i < all.head.nmsrs; i++)
                 entry[i].index = all.index[i];
         list->count = 0;
