@@ -429,6 +429,8 @@ static void nothing_changes_while_paused(void **state)
         rig_boot(&r, "writer.elf", "mib=1 ms=1500", 2, 64 * MIB, false);
         rig_until(&r, rig_printed, 30);
         assert_int_equal(guest_mem_read(vm_memory(r.vm), 0, then, 64 * MIB), 0);
+        for (unsigned i = 0; i < 20; i++)
+                rig_step(&p, 1);
         vm_pause(r.vm);
         vm_pause(r.vm);
         assert_int_equal(guest_mem_read(vm_memory(r.vm), 0, now, 64 * MIB), 0);
@@ -530,6 +532,129 @@ static void a_machine_may_be_paused_before_it_starts(void **state)
         rig_free(&parent);
 }
 
+static void set_msr(struct rig *r, uint32_t index, uint64_t value)
+{
+        struct {
+                struct kvm_msrs head;
+                struct kvm_msr_entry entry;
+        } m = {.head.nmsrs = 1, .entry = {.index = index, .data = value}};
+
+        assert_int_equal(kvm_ioctl(r->vm->vcpus[0].kvm.fd, KVM_SET_MSRS, &m), 1);
+}
+
+static uint64_t get_msr(struct rig *r, uint32_t index)
+{
+        struct {
+                struct kvm_msrs head;
+                struct kvm_msr_entry entry;
+        } m = {.head.nmsrs = 1, .entry = {.index = index}};
+
+        assert_int_equal(kvm_ioctl(r->vm->vcpus[0].kvm.fd, KVM_GET_MSRS, &m), 1);
+        return m.entry.data;
+}
+
+/* KVM keeps the memory types but does not list their MSRs. */
+static void memory_types_survive(void **state)
+{
+        struct rig parent, clone;
+        struct template *t;
+
+        rig_boot(&parent, "hang.elf", "", 1, 64 * MIB, false);
+        vm_pause(parent.vm);
+        set_msr(&parent, 0x2ff, 0xc06);               /* MTRRdefType */
+        set_msr(&parent, 0x200, 0xc0000000 | 1);      /* PHYSBASE0 */
+        set_msr(&parent, 0x201, 0xfc0000000 | 0x800); /* PHYSMASK0 */
+        set_msr(&parent, 0x268, 0x0606060606060606);  /* FIX4K_C0000 */
+        t = freeze(&parent, false, NULL);
+        rig_spawn(&clone, t, 1, 1);
+        assert_int_equal(get_msr(&clone, 0x2ff), 0xc06);
+        assert_int_equal(get_msr(&clone, 0x200), 0xc0000000 | 1);
+        assert_int_equal(get_msr(&clone, 0x201), 0xfc0000000 | 0x800);
+        assert_int_equal(get_msr(&clone, 0x268), 0x0606060606060606);
+        template_unref(t);
+        rig_free(&clone);
+        rig_free(&parent);
+}
+
+#define PIT_VECTOR 0x30
+
+/* Is the vector pending in the local APIC of the last vCPU? */
+static bool pit_is_pending(struct rig *r)
+{
+        struct kvm_lapic_state apic;
+
+        assert_int_equal(
+                kvm_ioctl(r->vm->vcpus[r->vm->shape.vcpus - 1].kvm.fd, KVM_GET_LAPIC, &apic), 0);
+        return apic.regs[0x200 + PIT_VECTOR / 32 * 16 + PIT_VECTOR % 32 / 8] >> PIT_VECTOR % 8 & 1;
+}
+
+/* Let the PIT tick as fast as KVM lets it, by the IOAPIC, to the last vCPU. */
+static void route_pit(struct rig *r)
+{
+        struct kvm_irqchip chip = {.chip_id = KVM_IRQCHIP_IOAPIC};
+        struct vcpu *last = &r->vm->vcpus[r->vm->shape.vcpus - 1];
+        struct kvm_pit_state2 pit;
+        struct kvm_lapic_state apic;
+
+        assert_int_equal(kvm_ioctl(last->kvm.fd, KVM_GET_LAPIC, &apic), 0);
+        apic.regs[0xf1] |= 1; /* enabled by software */
+        assert_int_equal(kvm_ioctl(last->kvm.fd, KVM_SET_LAPIC, &apic), 0);
+        assert_int_equal(kvm_ioctl(r->vm->kvm.fd, KVM_GET_IRQCHIP, &chip), 0);
+        chip.chip.ioapic.redirtbl[0].bits = PIT_VECTOR | (uint64_t)(r->vm->shape.vcpus - 1)
+                                                                 << 56; /* fixed, edge, physical */
+        assert_int_equal(kvm_ioctl(r->vm->kvm.fd, KVM_SET_IRQCHIP, &chip), 0);
+        assert_int_equal(kvm_ioctl(r->vm->kvm.fd, KVM_GET_PIT2, &pit), 0);
+        pit.channels[0] =
+                (struct kvm_pit_channel_state){.count = 238, .mode = 2, .gate = 1, .rw_mode = 3};
+        assert_int_equal(kvm_ioctl(r->vm->kvm.fd, KVM_SET_PIT2, &pit), 0);
+}
+
+/* KVM's PIT waits for its last tick to be acknowledged before it gives the next. So a tick that a
+ * clone's local APIC loses, because that is restored after the tick, is the last one there is. */
+static void a_clones_pit_ticks(void **state)
+{
+        struct rig parent, clone;
+        struct kvm_lapic_state apic;
+        struct template *t;
+
+        rig_boot(&parent, "hang.elf", "", 8, 64 * MIB, false);
+        vm_pause(parent.vm);
+        route_pit(&parent);
+        usleep(20000);
+        assert_true(pit_is_pending(&parent));
+        /* Take it away: the parent's PIT waits from now on, and what is saved is without a tick. */
+        assert_int_equal(kvm_ioctl(parent.vm->vcpus[7].kvm.fd, KVM_GET_LAPIC, &apic), 0);
+        memset(apic.regs + 0x200, 0, 0x80);
+        assert_int_equal(kvm_ioctl(parent.vm->vcpus[7].kvm.fd, KVM_SET_LAPIC, &apic), 0);
+        usleep(5000);
+        assert_false(pit_is_pending(&parent));
+        t = freeze(&parent, false, NULL);
+        rig_spawn(&clone, t, 1, 1);
+        usleep(20000);
+        assert_true(pit_is_pending(&clone));
+        template_unref(t);
+        rig_free(&clone);
+        rig_free(&parent);
+}
+
+/* Whatever fails, a new machine's descriptors of the console are closed. */
+static void a_console_that_cannot_be_used_is_closed(void **state)
+{
+        struct vm_options o = {.shape = {.memory_bytes = 64 * MIB, .vcpus = 1},
+                               .console_out_fd = 1 << 19,
+                               .kick_signal = SIGRTMIN};
+        struct vm *vm;
+        int fds[2];
+
+        assert_int_equal(pipe(fds), 0);
+        assert_int_equal(loop_create(false, &o.loop), 0);
+        o.console_in_fd = fds[0];
+        assert_int_equal(vm_create(&o, &vm, &err), -EBADF);
+        assert_int_equal(fcntl(fds[0], F_GETFD), -1);
+        loop_destroy(o.loop);
+        close(fds[1]);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -548,6 +673,9 @@ int main(void)
                 cmocka_unit_test(a_triple_fault_is_a_crash),
                 cmocka_unit_test(rings_of_many_processors_all_come_back),
                 cmocka_unit_test(a_stopped_processor_has_no_io_pending),
+                cmocka_unit_test(memory_types_survive),
+                cmocka_unit_test(a_clones_pit_ticks),
+                cmocka_unit_test(a_console_that_cannot_be_used_is_closed),
                 cmocka_unit_test(a_machine_that_ended_is_not_frozen),
                 cmocka_unit_test(a_machine_may_be_paused_before_it_starts),
         };
