@@ -251,7 +251,9 @@ static void input_command(void *data, enum escape_action action)
         } else if (action == ESCAPE_NEXT) {
                 give_focus(hub, next_with_input(hub, hub->focus));
                 if (hub->focus)
-                        message(MESSAGE_ERROR, "input goes to %s", hub->focus->lines.prefix);
+                        message(MESSAGE_ERROR, "input goes to %.*s",
+                                (int)strlen(hub->focus->lines.prefix) - 1,
+                                hub->focus->lines.prefix);
         } else {
                 message(MESSAGE_ERROR, "Ctrl-A x: quit   Ctrl-A n: input to the next machine   "
                                        "Ctrl-A Ctrl-A: Ctrl-A   Ctrl-A h: this");

@@ -57,7 +57,7 @@ const char *outcome_cell(const struct machine *m, char *buf, size_t size)
                 snprintf(buf, size, "%s", machine_state_name(m));
         else if (m->reason == RAMET_EXIT_POWEROFF || m->reason == RAMET_EXIT_DEBUG)
                 snprintf(buf, size, "%d", status);
-        else if (m->reason == RAMET_EXIT_KILLED && m->guest_status > 0)
+        else if (m->reason == RAMET_EXIT_KILLED && m->guest_status > 0 && !m->kill_asked)
                 snprintf(buf, size, "%d (killed by SIG%s)", status,
                          sigabbrev_np(m->guest_status) ?: "?");
         else

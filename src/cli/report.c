@@ -96,8 +96,11 @@ static void add_row(struct table *t, const struct machine *m)
                 table_cell(t, TABLE_PLAIN, "-");
                 table_cell(t, TABLE_PLAIN, "-");
         }
-        table_cell(t, ended_well(m) ? TABLE_GOOD : TABLE_BAD, "%s",
-                   outcome_cell(m, cell, sizeof cell));
+        table_cell(t,
+                   ended_well(m)   ? TABLE_GOOD
+                   : m->kill_asked ? TABLE_PLAIN
+                                   : TABLE_BAD,
+                   "%s", outcome_cell(m, cell, sizeof cell));
 }
 
 const char *report_freeze(const struct ramet_event *event, char *buf, size_t size)
