@@ -8,9 +8,8 @@
 
 #include <linux/kvm.h>
 
-/* Change @cpuid (KVM_GET_SUPPORTED_CPUID's answer, or the result of an earlier call) to that of
- * vCPU
- * @id of @count. */
+/* Change @cpuid (KVM_GET_SUPPORTED_CPUID's answer, or the result of an earlier call; room for
+ * KVM_HOST_CPUID_MAX entries) to that of vCPU @id of @count. */
 void x86_cpuid_for_vcpu(struct kvm_cpuid2 *cpuid, unsigned id, unsigned count);
 
 #endif
