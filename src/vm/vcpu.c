@@ -49,6 +49,8 @@ int vm_kick_init(int signal)
 {
         struct sigaction sa = {.sa_handler = on_kick};
 
+        if (signal >= SIGRTMIN)
+                return -EINVAL;
         sigemptyset(&sa.sa_mask);
         return sigaction(signal, &sa, NULL) < 0 ? -errno : 0;
 }

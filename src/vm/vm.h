@@ -72,7 +72,8 @@ struct vm_options {
 };
 
 /* Install the handler of the signal that kicks vCPUs. Once per process, before any machine. 0 or
- * -errno. */
+ * -errno; -EINVAL for a real-time signal: sending those fails when the user has too many of them
+ * queued, in whatever process, and a kick that fails is a stop that never ends. */
 int vm_kick_init(int signal);
 
 /* A new machine with empty memory; its console descriptors are the machine's even on failure.

@@ -23,7 +23,7 @@ int rig_init(void)
                 return 0;
         }
         kvm_host_close(&host);
-        return vm_kick_init(SIGRTMIN) == 0 ? 1 : -1;
+        return vm_kick_init(SIGUSR1) == 0 ? 1 : -1;
 }
 
 static void on_event(void *data, enum vm_event event, const struct vm_event_args *args)
@@ -58,7 +58,7 @@ static struct vm_options options(struct rig *r, unsigned vcpus, uint64_t memory_
                 .loop = r->loop,
                 .console_in_fd = -1,
                 .console_out_fd = pipe_fds[1],
-                .kick_signal = SIGRTMIN,
+                .kick_signal = SIGUSR1,
                 .hugepages = RAMET_HUGEPAGES_OFF,
                 .event = on_event,
                 .event_data = r,

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -345,7 +346,7 @@ static void damaged_state_is_refused_or_harmless(void **state)
                 o = (struct vm_options){.loop = clone.loop,
                                         .console_in_fd = -1,
                                         .console_out_fd = -1,
-                                        .kick_signal = SIGRTMIN,
+                                        .kick_signal = SIGUSR1,
                                         .event_data = &clone};
                 err.text[0] = '\0';
                 if (vm_spawn(bad, &o, 1, 1, &clone.vm, &err) < 0) {
@@ -521,7 +522,7 @@ static void a_machine_may_be_paused_before_it_starts(void **state)
         o = (struct vm_options){.loop = clone.loop,
                                 .console_in_fd = -1,
                                 .console_out_fd = -1,
-                                .kick_signal = SIGRTMIN,
+                                .kick_signal = SIGUSR1,
                                 .event_data = &clone};
         assert_int_equal(vm_spawn(t, &o, 1, 1, &clone.vm, &err), 0);
         vm_pause(clone.vm);
@@ -642,7 +643,7 @@ static void a_console_that_cannot_be_used_is_closed(void **state)
 {
         struct vm_options o = {.shape = {.memory_bytes = 64 * MIB, .vcpus = 1},
                                .console_out_fd = 1 << 19,
-                               .kick_signal = SIGRTMIN};
+                               .kick_signal = SIGUSR1};
         struct vm *vm;
         int fds[2];
 
@@ -653,6 +654,24 @@ static void a_console_that_cannot_be_used_is_closed(void **state)
         assert_int_equal(fcntl(fds[0], F_GETFD), -1);
         loop_destroy(o.loop);
         close(fds[1]);
+}
+
+/* Any process of the same user can fill the queue of real-time signals. */
+static void a_full_signal_queue_loses_no_kick(void **state)
+{
+        struct rlimit old, none;
+        struct rig r;
+
+        assert_int_equal(vm_kick_init(SIGRTMIN), -EINVAL);
+
+        rig_boot(&r, "hang.elf", "", 1, 64 * MIB, false);
+        assert_int_equal(getrlimit(RLIMIT_SIGPENDING, &old), 0);
+        none = (struct rlimit){.rlim_cur = 0, .rlim_max = old.rlim_max};
+        assert_int_equal(setrlimit(RLIMIT_SIGPENDING, &none), 0);
+        usleep(20000); /* into the guest, which never comes out by itself */
+        vm_pause(r.vm);
+        assert_int_equal(setrlimit(RLIMIT_SIGPENDING, &old), 0);
+        rig_free(&r);
 }
 
 int main(void)
@@ -674,6 +693,7 @@ int main(void)
                 cmocka_unit_test(rings_of_many_processors_all_come_back),
                 cmocka_unit_test(a_stopped_processor_has_no_io_pending),
                 cmocka_unit_test(memory_types_survive),
+                cmocka_unit_test(a_full_signal_queue_loses_no_kick),
                 cmocka_unit_test(a_clones_pit_ticks),
                 cmocka_unit_test(a_console_that_cannot_be_used_is_closed),
                 cmocka_unit_test(a_machine_that_ended_is_not_frozen),
