@@ -30,9 +30,9 @@ struct ramet_spawner;
 struct ramet_process; /* one machine's process, from start until it is released */
 struct ramet_frozen;  /* a template, held as descriptors: machines can be cloned from it */
 
-/* Fork the spawner. Call it early: before the program has threads, and with no more memory mapped or
- * descriptors open than must be; it keeps none of them. @ctx must outlive it.
- * 0, or -errno of socketpair, fork, epoll_create. */
+/* Fork the spawner. Call it early: before the program has threads, and with no more memory mapped
+ * or descriptors open than must be; it keeps none of them. @ctx must outlive it. 0, or -errno of
+ * socketpair, fork, epoll_create. */
 RAMET_API int ramet_spawner_create(struct ramet_ctx *ctx, struct ramet_spawner **spawner);
 /* Kill and reap every machine, then the spawner. NULL is fine. Processes must not be used after. */
 RAMET_API void ramet_spawner_destroy(struct ramet_spawner *spawner);
@@ -44,12 +44,12 @@ RAMET_API int ramet_process_start(struct ramet_spawner *spawner,
                                   struct ramet_process **process);
 
 struct ramet_clone_options {
-        size_t size;        /* sizeof this struct */
-        unsigned index;     /* this clone's number in its fork, 1 .. count */
-        unsigned count;     /* how many clones the fork makes */
-        int console_in_fd;  /* as in struct ramet_vm_options */
+        size_t size;       /* sizeof this struct */
+        unsigned index;    /* this clone's number in its fork, 1 .. count */
+        unsigned count;    /* how many clones the fork makes */
+        int console_in_fd; /* as in struct ramet_vm_options */
         int console_out_fd;
-        bool paused;        /* do not run it before ramet_process_resume() */
+        bool paused; /* do not run it before ramet_process_resume() */
 };
 
 /* Start a clone of a template. Returns as soon as the request is sent. Errors as for start. */
@@ -57,10 +57,10 @@ RAMET_API int ramet_process_clone(struct ramet_spawner *spawner, struct ramet_fr
                                   const struct ramet_clone_options *options,
                                   struct ramet_process **process);
 
-/* Have @count empty machines of @like's shape (memory, vCPUs, devices) ready, processes and all, for
- * clones made of it and its clones. A clone that finds one starts in a fraction of a millisecond, since
- * all that makes KVM wait has been done. They are made in the background, are used up, and end with the
- * spawner. 0, -ENOMEM, or -errno of the sockets. */
+/* Have @count empty machines of @like's shape (memory, vCPUs, devices) ready, processes and all,
+ * for clones made of it and its clones. A clone that finds one starts in a fraction of a
+ * millisecond, since all that makes KVM wait has been done. They are made in the background, are
+ * used up, and end with the spawner. 0, -ENOMEM, or -errno of the sockets. */
 RAMET_API int ramet_process_prewarm(struct ramet_process *like, unsigned count);
 /* How many of them are ready or on their way. */
 RAMET_API unsigned ramet_spawner_shells(const struct ramet_spawner *spawner);
@@ -68,8 +68,8 @@ RAMET_API unsigned ramet_spawner_shells(const struct ramet_spawner *spawner);
 /* The next three: 0, -ESRCH (it has ended), -EAGAIN (before its LAUNCHED event, or it has not read
  * for long), or another -errno of the socket.
  *
- * Ask a machine to fork now, into @count clones: FORK_POINT and FROZEN events follow, or FORK_FAILED.
- * Also -EINVAL (count), -EBUSY (the one before has not been answered). */
+ * Ask a machine to fork now, into @count clones: FORK_POINT and FROZEN events follow, or
+ * FORK_FAILED. Also -EINVAL (count), -EBUSY (the one before has not been answered). */
 RAMET_API int ramet_process_fork(struct ramet_process *process, unsigned count);
 /* Stop and let go a machine's vCPUs: a PAUSED or RESUMED event says when it is so. Idempotent. */
 RAMET_API int ramet_process_pause(struct ramet_process *process);
@@ -83,7 +83,8 @@ RAMET_API void *ramet_process_data(const struct ramet_process *process);
 /* Forget a process; kills it if it still runs. No event names it afterwards. NULL is fine. */
 RAMET_API void ramet_process_release(struct ramet_process *process);
 
-/* Drop a template that came with a FROZEN event. Clones that run keep what they need. NULL is fine. */
+/* Drop a template that came with a FROZEN event. Clones that run keep what they need. NULL is fine.
+ */
 RAMET_API void ramet_frozen_release(struct ramet_frozen *frozen);
 
 enum ramet_event_type {
@@ -96,9 +97,9 @@ enum ramet_event_type {
         RAMET_EVENT_FORK_FAILED,  /* text; the machine runs on */
         RAMET_EVENT_PAUSED,
         RAMET_EVENT_RESUMED,
-        RAMET_EVENT_NOTE,         /* text: something worth telling, such as a KVM feature missing */
-        RAMET_EVENT_EXIT,         /* exit; the process is about to end, or has. Comes once */
-        RAMET_EVENT_GONE,         /* the process has been reaped: the last event; gone */
+        RAMET_EVENT_NOTE, /* text: something worth telling, such as a KVM feature missing */
+        RAMET_EVENT_EXIT, /* exit; the process is about to end, or has. Comes once */
+        RAMET_EVENT_GONE, /* the process has been reaped: the last event; gone */
 };
 
 enum ramet_fork_cause {
@@ -110,9 +111,9 @@ enum ramet_fork_cause {
 struct ramet_event {
         enum ramet_event_type type;
         struct ramet_process *process;
-        uint64_t t_ns;        /* CLOCK_MONOTONIC, when it happened */
-        char text[512];       /* one line, where the type says so */
-        bool text_is_input;   /* the text is about what the user gave, not about the host */
+        uint64_t t_ns;      /* CLOCK_MONOTONIC, when it happened */
+        char text[512];     /* one line, where the type says so */
+        bool text_is_input; /* the text is about what the user gave, not about the host */
         union {
                 struct {
                         pid_t pid;
@@ -121,7 +122,8 @@ struct ramet_event {
                         uint64_t spawn_ns; /* from ramet_process_clone() to state restored */
                 } ready;
                 struct {
-                        uint64_t first_exit_ns; /* from the fork point (of the freeze) to that exit */
+                        uint64_t first_exit_ns; /* from the fork point (of the freeze) to that exit
+                                                 */
                         const char *how; /* "doorbell": the read of its number; "exit"; "kick": it
                                           * ran 100 ms without one and was interrupted */
                 } running;
@@ -131,8 +133,8 @@ struct ramet_event {
                 } fork_point;
                 struct {
                         struct ramet_frozen *frozen; /* the receiver's, to release */
-                        unsigned count;      /* clones that are wanted */
-                        uint64_t stop_ns;    /* asking the vCPUs to stop until all had */
+                        unsigned count;              /* clones that are wanted */
+                        uint64_t stop_ns;            /* asking the vCPUs to stop until all had */
                         uint64_t pause_ns;   /* asking them to stop until they were let go again */
                         uint64_t freeze_ns;  /* the part of it in which memory was frozen */
                         uint64_t publish_ns; /* after the pause, until the template was sealed */
@@ -143,15 +145,15 @@ struct ramet_event {
                 } frozen;
                 struct {
                         enum ramet_exit reason;
-                        int status; /* DEBUG: (value << 1) | 1; KILLED: the signal */
+                        int status;             /* DEBUG: (value << 1) | 1; KILLED: the signal */
                         uint64_t shared_bytes;  /* guest memory shared with a template at the end */
                         uint64_t private_bytes; /* and the machine's own */
                         uint64_t assists;       /* instructions done for KVM's emulator */
                 } exit;
                 struct {
                         int wait_status; /* as waitpid(2) gives it */
-                        bool had_exit; /* the EXIT event was its own word; false: it was made up
-                                        * here, with RAMET_EXIT_KILLED or RAMET_EXIT_HOST */
+                        bool had_exit;   /* the EXIT event was its own word; false: it was made up
+                                          * here, with RAMET_EXIT_KILLED or RAMET_EXIT_HOST */
                 } gone;
         };
 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * libramet: virtual machines that fork. This header has what both ways of use share: options of a
- * machine, errors, exit reasons. <ramet/process.h> runs each machine in a process of its own, as the
- * ramet command does.
+ * machine, errors, exit reasons. <ramet/process.h> runs each machine in a process of its own, as
+ * the ramet command does.
  *
  * Conventions: functions return 0 or -errno, or a positive condition where said; after a failure
  * ramet_last_error() has one line in words. Option structs begin with their own size, so that they
@@ -34,8 +34,8 @@ struct ramet_ctx; /* error text and library settings; one thread at a time */
 RAMET_API int ramet_ctx_create(struct ramet_ctx **ctx);
 RAMET_API void ramet_ctx_destroy(struct ramet_ctx *ctx);
 
-/* The last failure of a call made with @ctx, one line without a newline, "" if there was none. Valid
- * until the next call. */
+/* The last failure of a call made with @ctx, one line without a newline, "" if there was none.
+ * Valid until the next call. */
 RAMET_API const char *ramet_last_error(const struct ramet_ctx *ctx);
 /* True when that failure lies in what the caller gave, false when the host refused something. */
 RAMET_API bool ramet_last_error_is_input(const struct ramet_ctx *ctx);
@@ -76,9 +76,9 @@ struct ramet_vm_options {
         int console_in_fd;  /* -1: none; borrowed for the call */
         int console_out_fd; /* -1: discarded; borrowed for the call */
 
-        unsigned fork_count;           /* arms one fork into this many clones; 0: none */
-        bool fork_at_doorbell;         /* it happens when the guest rings, ... */
-        const char *fork_at_console;   /* ... or its console has printed this; NULL: not so */
+        unsigned fork_count;         /* arms one fork into this many clones; 0: none */
+        bool fork_at_doorbell;       /* it happens when the guest rings, ... */
+        const char *fork_at_console; /* ... or its console has printed this; NULL: not so */
 
         enum ramet_seccomp seccomp;
         enum ramet_hugepages hugepages;
@@ -89,10 +89,10 @@ enum ramet_exit {
         RAMET_EXIT_POWEROFF = 1, /* the guest powered off */
         RAMET_EXIT_REBOOT,       /* the guest asked for a reset; the run ends there */
         RAMET_EXIT_DEBUG,        /* isa-debug-exit; status is (value << 1) | 1 */
-        RAMET_EXIT_CRASH,        /* triple fault, or an exit that cannot be handled: text says which */
-        RAMET_EXIT_HOST,         /* KVM or the host failed: text */
-        RAMET_EXIT_INPUT,        /* the kernel or another input cannot be used: text */
-        RAMET_EXIT_KILLED,       /* the process ended without a word: status is the signal, or 0 */
+        RAMET_EXIT_CRASH,  /* triple fault, or an exit that cannot be handled: text says which */
+        RAMET_EXIT_HOST,   /* KVM or the host failed: text */
+        RAMET_EXIT_INPUT,  /* the kernel or another input cannot be used: text */
+        RAMET_EXIT_KILLED, /* the process ended without a word: status is the signal, or 0 */
 };
 
 #ifdef __cplusplus

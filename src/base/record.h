@@ -20,26 +20,27 @@
 
 #include "base/err.h"
 
-/* Kinds are never renumbered or reused. The instance is a vCPU's number for 0x01xx, else as said. */
+/* Kinds are never renumbered or reused. The instance is a vCPU's number for 0x01xx, else as said.
+ */
 enum record_kind {
         RECORD_END = 0x0000,
-        RECORD_VM = 0x0001,       /* what the machine is: struct vm_record */
-        RECORD_LAYOUT = 0x0002,   /* which layer backs which pages: array of struct extent */
-        RECORD_CPUID = 0x0003,    /* array of struct kvm_cpuid_entry2 */
-        RECORD_CLOCK = 0x0010,    /* struct kvm_clock_data and the host's monotonic time of it */
-        RECORD_IRQCHIP = 0x0011,  /* struct kvm_irqchip; instance: KVM_IRQCHIP_* */
-        RECORD_PIT = 0x0012,      /* struct kvm_pit_state2 */
-        RECORD_REGS = 0x0100,     /* struct kvm_regs */
-        RECORD_SREGS = 0x0101,    /* struct kvm_sregs */
-        RECORD_SREGS2 = 0x0102,   /* struct kvm_sregs2 */
-        RECORD_XSAVE = 0x0103,    /* struct kvm_xsave, as long as KVM_CAP_XSAVE2 says */
-        RECORD_XCRS = 0x0104,     /* struct kvm_xcrs */
-        RECORD_MSRS = 0x0105,     /* array of struct kvm_msr_entry */
-        RECORD_LAPIC = 0x0106,    /* struct kvm_lapic_state */
-        RECORD_EVENTS = 0x0107,   /* struct kvm_vcpu_events */
-        RECORD_MP_STATE = 0x0108, /* struct kvm_mp_state */
-        RECORD_DEBUGREGS = 0x0109, /* struct kvm_debugregs */
-        RECORD_TSC = 0x010a,      /* frequency and offset: struct vcpu_tsc */
+        RECORD_VM = 0x0001,         /* what the machine is: struct vm_record */
+        RECORD_LAYOUT = 0x0002,     /* which layer backs which pages: array of struct extent */
+        RECORD_CPUID = 0x0003,      /* array of struct kvm_cpuid_entry2 */
+        RECORD_CLOCK = 0x0010,      /* struct kvm_clock_data and the host's monotonic time of it */
+        RECORD_IRQCHIP = 0x0011,    /* struct kvm_irqchip; instance: KVM_IRQCHIP_* */
+        RECORD_PIT = 0x0012,        /* struct kvm_pit_state2 */
+        RECORD_REGS = 0x0100,       /* struct kvm_regs */
+        RECORD_SREGS = 0x0101,      /* struct kvm_sregs */
+        RECORD_SREGS2 = 0x0102,     /* struct kvm_sregs2 */
+        RECORD_XSAVE = 0x0103,      /* struct kvm_xsave, as long as KVM_CAP_XSAVE2 says */
+        RECORD_XCRS = 0x0104,       /* struct kvm_xcrs */
+        RECORD_MSRS = 0x0105,       /* array of struct kvm_msr_entry */
+        RECORD_LAPIC = 0x0106,      /* struct kvm_lapic_state */
+        RECORD_EVENTS = 0x0107,     /* struct kvm_vcpu_events */
+        RECORD_MP_STATE = 0x0108,   /* struct kvm_mp_state */
+        RECORD_DEBUGREGS = 0x0109,  /* struct kvm_debugregs */
+        RECORD_TSC = 0x010a,        /* frequency and offset: struct vcpu_tsc */
         RECORD_DEV_SERIAL = 0x0200, /* devices: the instance counts devices of one kind */
         RECORD_DEV_RTC = 0x0201,
         RECORD_DEV_I8042 = 0x0202,
@@ -56,8 +57,8 @@ struct record_rule {
         uint32_t version;    /* the newest that is understood; 1 is the oldest */
         uint32_t min_length; /* payload bytes */
         uint32_t max_length;
-        uint32_t unit;       /* the length is a multiple of this (1: anything between min and max) */
-        uint32_t instances;  /* 0 .. instances - 1 are allowed */
+        uint32_t unit;      /* the length is a multiple of this (1: anything between min and max) */
+        uint32_t instances; /* 0 .. instances - 1 are allowed */
 };
 
 /* The rules for all kinds above, ended by RECORD_END. */
@@ -71,7 +72,8 @@ struct record {
         const void *data; /* points into the reader's own copy, 8-byte aligned */
 };
 
-/* Writing. Grows on the heap; the first failure sticks and is reported by finish. Not thread-safe. */
+/* Writing. Grows on the heap; the first failure sticks and is reported by finish. Not thread-safe.
+ */
 struct record_writer {
         uint8_t *buf;
         size_t len, cap;
@@ -96,8 +98,8 @@ struct record_reader {
         const struct record_rule *rules; /* borrowed; names the records in messages */
 };
 
-/* Check @len bytes at @data against @rules (which must outlive the reader) and index them. 0, -EINVAL
- * (err names the record) or -ENOMEM; the reader is empty after a failure. */
+/* Check @len bytes at @data against @rules (which must outlive the reader) and index them. 0,
+ * -EINVAL (err names the record) or -ENOMEM; the reader is empty after a failure. */
 int record_reader_init(struct record_reader *r, const void *data, size_t len,
                        const struct record_rule *rules, struct err *err);
 /* The same for the contents of @fd (a memfd or file; its offset is not used). */

@@ -15,11 +15,11 @@
 #ifndef RAMET_X86_LAYOUT_H
 #define RAMET_X86_LAYOUT_H
 
-#define LAYOUT_LOW_RAM_END  0xc0000000ull  /* RAM below 4 GiB ends here */
-#define LAYOUT_HIGH_RAM     0x100000000ull /* and goes on here */
-#define LAYOUT_EBDA         0x0009fc00ull  /* e820: reserved from here ... */
-#define LAYOUT_BIOS         0x000e0000ull  /* (0xa0000..0xdffff: no RAM entry in e820) */
-#define LAYOUT_BIOS_END     0x00100000ull  /* ... up to here */
+#define LAYOUT_LOW_RAM_END 0xc0000000ull  /* RAM below 4 GiB ends here */
+#define LAYOUT_HIGH_RAM    0x100000000ull /* and goes on here */
+#define LAYOUT_EBDA        0x0009fc00ull  /* e820: reserved from here ... */
+#define LAYOUT_BIOS        0x000e0000ull  /* (0xa0000..0xdffff: no RAM entry in e820) */
+#define LAYOUT_BIOS_END    0x00100000ull  /* ... up to here */
 
 #define LAYOUT_BOOT_GDT        0x00000500ull
 #define LAYOUT_BOOT_INFO       0x00007000ull /* boot_params, hvm_start_info or multiboot info */
@@ -28,9 +28,9 @@
 #define LAYOUT_CMDLINE         0x00020000ull
 #define LAYOUT_CMDLINE_MAX     0x00010000ull /* with the terminating NUL */
 
-#define LAYOUT_ACPI         0x000e0000ull /* the RSDP stands first, the tables follow */
-#define LAYOUT_ACPI_MAX     0x00010000ull
-#define LAYOUT_VMGENID      0x000ff000ull /* 16 bytes of GUID at the start of this page */
+#define LAYOUT_ACPI     0x000e0000ull /* the RSDP stands first, the tables follow */
+#define LAYOUT_ACPI_MAX 0x00010000ull
+#define LAYOUT_VMGENID  0x000ff000ull /* 16 bytes of GUID at the start of this page */
 
 #define LAYOUT_MMIO         0xd0000000ull /* .. LAYOUT_MMIO_END: nothing here is ever RAM */
 #define LAYOUT_DOORBELL     0xd0000000ull

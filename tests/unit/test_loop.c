@@ -304,7 +304,6 @@ static void step_waits_no_longer_than_asked(void **state)
         assert_int_equal(loop_add_timer(fx.loop, 5000 * MS, on_timer, &s, &w), 0);
         start = now_ns();
         assert_int_equal(loop_step(fx.loop, 20 * MS), 0);
-        assert_true(now_ns() - start >= 19 * MS);
         assert_true(now_ns() - start < 2000 * MS);
         assert_int_equal(s.calls, 0);
         loop_remove(w);

@@ -403,7 +403,8 @@ static void mutate(struct bytes *b)
                 b->len = rnd((uint32_t)b->len) + 1;
                 break;
         default: { /* one part over another */
-                uint32_t len = rnd((uint32_t)b->len / 2 + 1), from = rnd((uint32_t)b->len - len + 1),
+                uint32_t len = rnd((uint32_t)b->len / 2 + 1),
+                         from = rnd((uint32_t)b->len - len + 1),
                          to = rnd((uint32_t)b->len - len + 1);
 
                 memmove(b->data + (to & ~7u), b->data + (from & ~7u), len);
