@@ -423,23 +423,23 @@ static void freezes_in_a_write_storm(void **state)
 
 static void nothing_changes_while_paused(void **state)
 {
-        uint8_t *then = malloc(64 * MIB), *now = malloc(64 * MIB);
+        uint8_t *then = malloc(16 * MIB), *now = malloc(16 * MIB);
         struct rig r;
         struct rig *p = &r;
 
-        rig_boot(&r, "writer.elf", "mib=1 ms=1500", 2, 64 * MIB, false);
+        rig_boot(&r, "writer.elf", "mib=1 ms=1500", 2, 16 * MIB, false);
         rig_until(&r, rig_printed, 30);
-        assert_int_equal(guest_mem_read(vm_memory(r.vm), 0, then, 64 * MIB), 0);
+        assert_int_equal(guest_mem_read(vm_memory(r.vm), 0, then, 16 * MIB), 0);
         for (unsigned i = 0; i < 20; i++)
                 rig_step(&p, 1);
         vm_pause(r.vm);
         vm_pause(r.vm);
-        assert_int_equal(guest_mem_read(vm_memory(r.vm), 0, now, 64 * MIB), 0);
-        assert_true(memcmp(then, now, 64 * MIB) != 0); /* it does write when it runs */
+        assert_int_equal(guest_mem_read(vm_memory(r.vm), 0, now, 16 * MIB), 0);
+        assert_true(memcmp(then, now, 16 * MIB) != 0); /* it does write when it runs */
         for (unsigned i = 0; i < 20; i++)
                 rig_step(&p, 1);
-        assert_int_equal(guest_mem_read(vm_memory(r.vm), 0, then, 64 * MIB), 0);
-        assert_memory_equal(then, now, 64 * MIB);
+        assert_int_equal(guest_mem_read(vm_memory(r.vm), 0, then, 16 * MIB), 0);
+        assert_memory_equal(then, now, 16 * MIB);
         vm_run(r.vm);
         expect_end(&r, 0, "errors=0");
         free(then);
