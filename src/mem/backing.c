@@ -34,6 +34,7 @@
 
 #define EXTENTS_MAX 32          /* of a root's layer: each costs a clone 3 to 4 microseconds */
 #define COPY_MAX    512         /* ranges of a copied layer */
+#define LAYOUT_MAX  16384       /* ranges of a template: a process may have 65,530 mappings */
 #define GAP         (64u << 10) /* copying this much costs no more than mapping one range more */
 
 /* Take @size bytes of address space, 2 MiB aligned, anonymous and unaccounted. */
@@ -406,6 +407,12 @@ int backing_freeze_publish(struct backing *b, struct backing_freeze *f, int *lay
         if (extent_overlay(&b->extents, &f->copied, extents) < 0) {
                 extent_list_fini(extents);
                 return err_host(err, ENOMEM, "no memory for the layout of a template");
+        }
+        if (extents->count > LAYOUT_MAX) {
+                r = err_host(err, E2BIG, "memory of this machine is in %zu pieces, more than %u",
+                             extents->count, LAYOUT_MAX);
+                extent_list_fini(extents);
+                return r;
         }
         memcpy(layers, b->layers, b->nlayers * sizeof *layers);
         *nlayers = b->nlayers;

@@ -76,7 +76,8 @@ int backing_freeze_prepare(struct backing *b, struct backing_freeze *f, struct e
 int backing_freeze(struct backing *b, struct backing_freeze *f, struct err *err);
 /* 0 and the template's memory: @extents (owned by the caller from now on) over @layers (borrowed
  * descriptors, room for BACKING_LAYERS_MAX). -EBUSY: somebody else could still write the layer, so
- * there is no template; the machine runs on, and a later freeze tries again. */
+ * there is no template; the machine runs on, and a later freeze tries again. -E2BIG: a clone of
+ * clones whose memory is in more pieces than one of its own could map. */
 int backing_freeze_publish(struct backing *b, struct backing_freeze *f, int *layers,
                            unsigned *nlayers, struct extent_list *extents, struct err *err);
 void backing_freeze_end(struct backing_freeze *f);

@@ -547,6 +547,42 @@ static void a_freeze_without_room_for_mappings_changes_nothing(void **state)
         backing_destroy(&parent);
 }
 
+/* Each generation of clones can break what it stands on into a thousand pieces more. What cannot be
+ * mapped any more is refused when it is frozen, and not when its clones start. */
+static void too_many_pieces_are_refused_by_the_freeze(void **state)
+{
+        uint64_t size = 512 * MIB;
+        struct backing b, next;
+        struct tmpl t = {0};
+        unsigned generation;
+        bool huge;
+        int r = 0;
+
+        assert_int_equal(backing_create(&b, size, false, &huge, &err), 0);
+        for (uint64_t at = 0; at < size; at += MIB)
+                memset(b.hva + at, 1, MIB);
+        for (generation = 0; generation < 40 && r == 0; generation++) {
+                r = freeze(&b, &t, NULL, NULL);
+                if (r)
+                        break;
+                if (backing_clone(&next, size, t.layers, t.nlayers, t.extents.items,
+                                  t.extents.count, &err))
+                        fail_msg("generation %u, %zu pieces: %s", generation, t.extents.count,
+                                 err.text);
+                assert_true(t.extents.count * sizeof(struct extent) <= 1 << 20); /* its record */
+                drop(&t);
+                t = (struct tmpl){0};
+                backing_destroy(&b);
+                b = next;
+                for (unsigned i = 0; i < 512; i++)
+                        b.hva[generation % 8 * 64 * MIB + i * 32 * PAGE +
+                              generation / 8 * 2 * PAGE] = 2;
+        }
+        assert_int_equal(r, -E2BIG);
+        assert_int_equal(b.hva[0], 2); /* it runs on */
+        backing_destroy(&b);
+}
+
 static void lying_layouts_are_refused(void **state)
 {
         static const struct {
@@ -659,6 +695,7 @@ int main(void)
                 cmocka_unit_test(pinned_memory_means_no_template),
                 cmocka_unit_test(a_layer_cannot_be_mapped_for_shared_writing),
                 cmocka_unit_test(a_freeze_without_room_for_mappings_changes_nothing),
+                cmocka_unit_test(too_many_pieces_are_refused_by_the_freeze),
                 cmocka_unit_test(lying_layouts_are_refused),
                 cmocka_unit_test(overlay_and_coarsen_equal_the_plain_answer),
         };
