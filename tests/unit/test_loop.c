@@ -303,7 +303,12 @@ static void step_waits_no_longer_than_asked(void **state)
         need_backend();
         assert_int_equal(loop_add_timer(fx.loop, 5000 * MS, on_timer, &s, &w), 0);
         start = now_ns();
-        assert_int_equal(loop_step(fx.loop, 20 * MS), 0);
+        /* It may end early now and then: the kernel tears down the rings of earlier tests with
+         * something like a signal. */
+        for (int steps = 0; now_ns() - start < 20 * MS; steps++) {
+                assert_true(steps < 10);
+                assert_int_equal(loop_step(fx.loop, 20 * MS), 0);
+        }
         assert_true(now_ns() - start < 2000 * MS);
         assert_int_equal(s.calls, 0);
         loop_remove(w);
@@ -334,7 +339,7 @@ static void run_serves_until_stopped(void **state)
 
 /* ---- wake-ups from other threads ---- */
 
-#define WAKES 20000
+#define WAKES 300000
 
 struct wakes {
         struct loop *loop;
@@ -360,8 +365,8 @@ static void *waker(void *data)
         for (int i = 1; i <= WAKES; i++) {
                 atomic_store(&w->asked, i);
                 loop_wake(w->loop);
-                if (i % 64 == 0)
-                        sched_yield();
+                for (volatile int spin = 0; spin < i % 257; spin++)
+                        ; /* so that wakes meet the loop's thread everywhere */
         }
         return NULL;
 }

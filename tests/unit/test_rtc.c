@@ -167,29 +167,32 @@ static void registers_behave(void **state)
                         assert_int_equal(get((uint8_t)(i | 0x80)), (uint8_t)(i * 3));
 }
 
-/* What Linux's mc146818_get_time() relies on: UIP comes before a second changes. */
+/* What Linux's mc146818_get_time() relies on: UIP comes before a second changes, and only then. */
 static void uip_announces_the_update(void **state)
 {
-        struct timespec ts;
-        bool seen = false;
+        struct timespec before, after;
 
-        for (int i = 0; i < 3000000 && !seen; i++) {
-                clock_gettime(CLOCK_REALTIME, &ts);
-                seen = ts.tv_nsec < 999700000 && (get(A) & 0x80);
-                if (seen) { /* then it has become late enough meanwhile */
-                        clock_gettime(CLOCK_REALTIME, &ts);
-                        assert_true(ts.tv_nsec >= 999756000 || ts.tv_nsec < 999700000);
-                }
-                if (ts.tv_nsec > 999760000 && ts.tv_nsec < 999900000) {
-                        bool uip = get(A) & 0x80;
-                        long ns = ts.tv_nsec;
+        for (int tries = 0; tries < 8; tries++) {
+                bool uip;
 
-                        clock_gettime(CLOCK_REALTIME, &ts);
-                        if (ts.tv_nsec > ns) { /* still the same second */
-                                assert_true(uip);
-                                return;
-                        }
-                }
+                clock_gettime(CLOCK_REALTIME, &before);
+                before.tv_nsec = 999770000;
+                clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &before, NULL);
+                uip = get(A) & 0x80;
+                clock_gettime(CLOCK_REALTIME, &after);
+                if (after.tv_sec != before.tv_sec)
+                        continue; /* woken too late */
+                assert_true(uip);
+                break;
+        }
+        for (int i = 0; i < 10000; i++) {
+                bool uip;
+
+                clock_gettime(CLOCK_REALTIME, &before);
+                uip = get(A) & 0x80;
+                clock_gettime(CLOCK_REALTIME, &after);
+                if (before.tv_sec == after.tv_sec && after.tv_nsec < 999756000)
+                        assert_false(uip);
         }
 }
 
