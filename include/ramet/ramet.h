@@ -50,7 +50,7 @@ enum ramet_seccomp {
 };
 
 enum ramet_hugepages {
-        RAMET_HUGEPAGES_AUTO = 0, /* guest memory up to 1 GiB goes on huge pages if the host can */
+        RAMET_HUGEPAGES_AUTO = 0, /* guest memory up to 2 GiB goes on huge pages if the host can */
         RAMET_HUGEPAGES_ON,
         RAMET_HUGEPAGES_OFF,
 };

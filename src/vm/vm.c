@@ -24,7 +24,7 @@
 #include "x86/cpuid.h"
 #include "x86/layout.h"
 
-#define HUGE_AUTO_MAX (1ull << 30)
+#define HUGE_AUTO_MAX (2ull << 30) /* and a quarter of what is free: they are all taken at once */
 #define KICK_AFTER_NS 100000000ull /* a clone that has not left its guest by then is made to */
 
 uint64_t vm_now_ns(void)
@@ -354,8 +354,11 @@ int vm_new(const struct vm_options *options, const struct vm_shape *shape, struc
 
 static bool wants_huge(const struct vm_options *o)
 {
+        uint64_t free_bytes = (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+
         if (o->hugepages == RAMET_HUGEPAGES_AUTO)
-                return o->shape.memory_bytes <= HUGE_AUTO_MAX;
+                return o->shape.memory_bytes <= HUGE_AUTO_MAX &&
+                       o->shape.memory_bytes <= free_bytes / 4;
         return o->hugepages == RAMET_HUGEPAGES_ON;
 }
 
