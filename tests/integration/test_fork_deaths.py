@@ -159,10 +159,12 @@ def clones_are_killed_as_they_start():
 
 @case
 def launcher_is_killed():
-    """No machine, no helper, no socket survives it."""
+    """No machine, no helper, no socket survives it; not even a machine that is stopped and so does
+    not see what happens."""
     need_kvm()
     vm, log = hangers(3)
     pids = all_pids(vm, log)
+    os.kill(log.pids()['web.2'], signal.SIGSTOP)
     expect_equal(len(pids), 3 + 4, 'processes')
     expect(all(alive(p) for p in pids), 'not all of them live')
     expect((runtime_dir() / 'ramet' / 'web.sock').exists(), 'no control socket')
@@ -192,10 +194,14 @@ def launcher_and_keeper_are_killed():
 
 @case
 def spawner_is_killed():
+    """The machines go with it, even while the launcher cannot see to them."""
     need_kvm()
     vm, log = hangers(2)
     pids = all_pids(vm, log)
+    os.kill(vm.pid, signal.SIGSTOP)
     os.kill(child_named(vm.pid, 'ramet-spawner'), signal.SIGKILL)
+    wait_dead(log.pids().values())
+    os.kill(vm.pid, signal.SIGCONT)
     expect_equal(vm.wait().status, 4, 'status')
     wait_dead(pids)
     expect_in('ramet: the process that starts machines is gone', vm.stderr)

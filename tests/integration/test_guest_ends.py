@@ -71,4 +71,12 @@ def timeout_that_is_not_needed():
     expect(r.seconds < 10, f'ended after {r.seconds:.1f} s')
 
 
+@case
+def events_file_of_the_run_before_is_emptied():
+    need_kvm()
+    run('triple.elf')
+    _, end = run('smp_hello.elf')
+    expect_equal(end['reason'], 'poweroff', 'the one end in the file')
+
+
 main()
