@@ -3,6 +3,7 @@
  * host forbids it. */
 #include <errno.h>
 #include <poll.h>
+#include <pty.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 #include <fcntl.h>
@@ -225,6 +227,35 @@ static void remove_lets_go_of_the_file(void **state)
         fx.a[0] = -1;
 }
 
+/* Some kernels end a poll of a terminal with an error when somebody sets its mode. */
+static void a_terminal_whose_mode_is_set_stays_watched(void **state)
+{
+        struct seen s = {.drain = true};
+        struct loop_watch *w;
+        struct termios raw;
+        int master, slave;
+
+        need_backend();
+        assert_int_equal(openpty(&master, &slave, NULL, NULL, NULL), 0);
+        assert_int_equal(fcntl(slave, F_SETFL, O_RDWR | O_NONBLOCK), 0);
+        assert_int_equal(loop_add_fd(fx.loop, slave, POLLIN, on_fd, &s, &w), 0);
+        assert_int_equal(tcgetattr(slave, &raw), 0);
+        for (int i = 1; i <= 20; i++) {
+                settle();
+                raw.c_lflag ^= ICANON;
+                assert_int_equal(tcsetattr(slave, TCSADRAIN, &raw), 0);
+                settle();
+                assert_int_equal(write(master, "x\n", 2), 2);
+                for (int tries = 0; tries < 100 && s.calls < i; tries++)
+                        assert_int_equal(loop_step(fx.loop, 10 * MS), 0);
+                assert_int_equal(s.calls, i);
+                assert_int_equal(s.events, POLLIN);
+        }
+        loop_remove(w);
+        close(slave);
+        close(master);
+}
+
 static void add_and_remove_in_turn(void **state)
 {
         struct seen s = {.drain = true};
@@ -431,6 +462,7 @@ int main(void)
                 BOTH(a_callback_removes_another_that_is_ready),
                 BOTH(modify_changes_what_is_waited_for),
                 BOTH(remove_lets_go_of_the_file),
+                BOTH(a_terminal_whose_mode_is_set_stays_watched),
                 BOTH(add_and_remove_in_turn),
                 BOTH(refuses_what_cannot_be_watched),
                 BOTH(timers_fire_once_and_in_order),
