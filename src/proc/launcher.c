@@ -144,6 +144,7 @@ int spawner_open(struct ramet_ctx *ctx, const struct spawner_ops *ops,
         if (!s)
                 return ctx_fail(ctx, err_host(&err, ENOMEM, "no memory for a spawner"), &err);
         s->ctx = ctx;
+        s->owner = getpid();
         s->sock = s->epoll = -1;
         s->next_id = 1;
         s->waiting_tail = &s->waiting;
@@ -166,10 +167,16 @@ void ramet_spawner_destroy(struct ramet_spawner *s)
 {
         if (!s)
                 return;
+        /* Shut down, since a child that the program has forked may still have it open, and closing
+         * would then tell nobody anything. In such a child nothing is ended. */
+        if (s->owner == getpid()) {
+                if (s->sock >= 0)
+                        shutdown(s->sock, SHUT_RDWR); /* tells it to kill and reap all */
+                while (s->pid > 0 && waitpid(s->pid, NULL, 0) < 0 && errno == EINTR)
+                        ;
+        }
         if (s->sock >= 0)
-                close(s->sock); /* tells it to kill and reap all */
-        while (s->pid > 0 && waitpid(s->pid, NULL, 0) < 0 && errno == EINTR)
-                ;
+                close(s->sock);
         for (unsigned i = 0; i < BUCKETS; i++) {
                 while (s->buckets[i])
                         process_free(s->buckets[i]);

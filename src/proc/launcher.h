@@ -32,6 +32,7 @@ struct event_node {
 
 struct ramet_spawner {
         struct ramet_ctx *ctx;
+        pid_t owner; /* who made it: the launcher, not a child that has a copy of this */
         pid_t pid;
         int sock;
         int epoll; /* data.u64: 0 for the spawner's socket, else the id of a process */

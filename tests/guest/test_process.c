@@ -52,8 +52,9 @@ static int new_console(void)
         return pipefd[1];
 }
 
-static struct ramet_process *start(const char *guest, const char *cmdline, unsigned vcpus,
-                                   unsigned armed, enum ramet_seccomp seccomp)
+/* @out: its console, taken over. */
+static struct ramet_process *start_on(int out, const char *guest, const char *cmdline,
+                                      unsigned vcpus, unsigned armed, enum ramet_seccomp seccomp)
 {
         char path[4096];
         struct ramet_process *p;
@@ -71,7 +72,7 @@ static struct ramet_process *start(const char *guest, const char *cmdline, unsig
                 .vcpus = vcpus,
                 .debug_exit_port = 0xf4,
                 .console_in_fd = -1,
-                .console_out_fd = new_console(),
+                .console_out_fd = out,
                 .fork_count = armed,
                 .fork_at_doorbell = armed > 0,
                 .seccomp = seccomp,
@@ -83,6 +84,12 @@ static struct ramet_process *start(const char *guest, const char *cmdline, unsig
         close(kernel);
         close(o.console_out_fd);
         return p;
+}
+
+static struct ramet_process *start(const char *guest, const char *cmdline, unsigned vcpus,
+                                   unsigned armed, enum ramet_seccomp seccomp)
+{
+        return start_on(new_console(), guest, cmdline, vcpus, armed, seccomp);
 }
 
 static struct ramet_process *clone_of(struct ramet_frozen *frozen, unsigned index, unsigned count,
@@ -331,6 +338,28 @@ static void killing_clones_harms_nobody(void **state)
         assert_int_equal(printed("errors=0"), 4);
 }
 
+/* A console that takes nothing for a while: EXIT waits for the last line. */
+static void the_end_comes_after_the_last_line(void **state)
+{
+        struct ramet_process *p;
+        struct ramet_event e;
+        static char full[65536];
+        int out = new_console();
+
+        fcntl(out, F_SETFL, O_NONBLOCK);
+        while (write(out, full, sizeof full) > 0)
+                ;
+        while (write(out, full, 1) > 0)
+                ;
+        fcntl(out, F_SETFL, 0);
+        p = start_on(out, "fork_pio", "", 1, 0, RAMET_SECCOMP_ON);
+        await(p, RAMET_EVENT_STARTED);
+        assert_false(next_within(&e, 700));
+        assert_int_equal(read(consoles[0], full, sizeof full), sizeof full);
+        await(p, RAMET_EVENT_EXIT);
+        assert_int_equal(printed("result=not-armed"), 1);
+}
+
 static bool vanishes(pid_t pid)
 {
         for (int i = 0; i < 500 && kill(pid, 0) == 0; i++)
@@ -378,6 +407,7 @@ int main(void)
                 TEST(a_clone_may_begin_paused),
                 TEST(what_cannot_start_says_why),
                 TEST(killing_clones_harms_nobody),
+                TEST(the_end_comes_after_the_last_line),
                 TEST(a_dead_launcher_leaves_no_machine),
         };
 

@@ -274,6 +274,7 @@ static struct ramet_event next(void)
 
                 if (ret < 0)
                         fail_msg("%s", ramet_last_error(ctx));
+                assert_true(sp->starting <= STARTING_MAX);
                 if (ret)
                         return e;
                 if (poll(&pfd, 1, 10000) != 1)
@@ -413,10 +414,12 @@ static void misbehaviour_is_death(void **state)
                 do {
                         e = next();
                         notes += e.type == RAMET_EVENT_NOTE;
+                        assert_true(notes <= NOTES_MAX);
+                        assert_int_not_equal(e.type, RAMET_EVENT_FORK_POINT);
+                        assert_int_not_equal(e.type, RAMET_EVENT_PAUSED);
                 } while (e.type != RAMET_EVENT_EXIT);
                 assert_int_equal(e.exit.reason, RAMET_EXIT_KILLED);
                 assert_int_equal(e.exit.status, SIGKILL);
-                assert_true(notes <= NOTES_MAX);
                 if (strcmp(how[i], "bad mute") && !strstr(e.text, "misbehaved"))
                         fail_msg("%s: %s", how[i], e.text);
                 e = expect(p, RAMET_EVENT_GONE);
@@ -730,6 +733,35 @@ static void a_leaked_socket_keeps_nobody_alive(void **state)
         close(pipefd[1]);
 }
 
+/* Neither a child's copy of the descriptors nor its clean-up has a say in the machines' lives. */
+static void a_forked_child_does_not_matter(void **state)
+{
+        struct ramet_process *p = start("obey");
+        pid_t keeper, cleaner;
+
+        expect(p, RAMET_EVENT_LAUNCHED);
+        expect(p, RAMET_EVENT_STARTED);
+        keeper = fork();
+        if (keeper == 0) {
+                for (;;)
+                        pause();
+        }
+        cleaner = fork();
+        if (cleaner == 0) {
+                ramet_spawner_destroy(sp);
+                _exit(0);
+        }
+        assert_int_equal(waitpid(cleaner, NULL, 0), cleaner);
+        assert_int_equal(ramet_process_pause(p), 0);
+        expect(p, RAMET_EVENT_PAUSED);
+        alarm(20); /* it would wait for ever, else */
+        ramet_spawner_destroy(sp);
+        alarm(0);
+        sp = NULL;
+        kill(keeper, SIGKILL);
+        assert_int_equal(waitpid(keeper, NULL, 0), keeper);
+}
+
 static void refuse(struct ramet_vm_options o, const char *word)
 {
         struct ramet_process *p = NULL;
@@ -802,6 +834,7 @@ int main(void)
                 TEST(a_dead_launcher_leaves_nothing),
                 TEST(a_dead_spawner_leaves_nothing),
                 TEST(a_leaked_socket_keeps_nobody_alive),
+                TEST(a_forked_child_does_not_matter),
                 TEST(options_out_of_range_are_refused),
         };
 
