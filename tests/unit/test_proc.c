@@ -68,15 +68,11 @@ static int say_exit(int channel, int status)
         return status;
 }
 
-static int freeze(int channel, unsigned count, enum ramet_fork_cause cause)
+static void send_frozen(int channel, unsigned count)
 {
-        struct message_event m = say(MESSAGE_FORK_POINT);
+        struct message_event m = say(MESSAGE_FROZEN);
         int fds[2] = {memfd_create("state", MFD_CLOEXEC), memfd_create("layer", MFD_CLOEXEC)};
 
-        m.fork_point.cause = cause;
-        m.fork_point.count = count;
-        tell(channel, m);
-        m = say(MESSAGE_FROZEN);
         m.frozen.fork_point_ns = m.t_ns;
         m.frozen.count = count;
         m.frozen.nlayers = 1;
@@ -84,7 +80,16 @@ static int freeze(int channel, unsigned count, enum ramet_fork_cause cause)
         message_send(channel, &m, sizeof m, fds, 2, 0);
         close(fds[0]);
         close(fds[1]);
-        return 0;
+}
+
+static void freeze(int channel, unsigned count, enum ramet_fork_cause cause)
+{
+        struct message_event m = say(MESSAGE_FORK_POINT);
+
+        m.fork_point.cause = cause;
+        m.fork_point.count = count;
+        tell(channel, m);
+        send_frozen(channel, count);
 }
 
 static _Noreturn void obey(int channel)
@@ -144,9 +149,11 @@ static int misbehave(int channel, const char *how)
         } else if (!strcmp(how, "fork")) {
                 tell(channel, say(MESSAGE_STARTED));
                 freeze(channel, 4, RAMET_FORK_DOORBELL);
+        } else if (!strcmp(how, "failed")) {
+                tell(channel, say(MESSAGE_FORK_FAILED));
         } else if (!strcmp(how, "frozen")) {
-                m = say(MESSAGE_FORK_FAILED);
-                tell(channel, m);
+                tell(channel, say(MESSAGE_STARTED));
+                send_frozen(channel, 4);
         } else if (!strcmp(how, "after")) {
                 m = say(MESSAGE_EXIT);
                 m.exit.reason = RAMET_EXIT_POWEROFF;
@@ -403,8 +410,10 @@ static void killing_one_leaves_the_others(void **state)
 
 static void misbehaviour_is_death(void **state)
 {
-        static const char *const how[] = {"bad junk", "bad ready",  "bad twice", "bad paused",
-                                          "bad fork", "bad frozen", "bad notes", "bad mute"};
+        static const char *const how[] = {"bad junk",   "bad ready", "bad twice",
+                                          "bad paused", "bad fork",  "bad failed",
+                                          "bad frozen", "bad notes", "bad mute"};
+        unsigned before = open_fds();
 
         for (size_t i = 0; i < sizeof how / sizeof *how; i++) {
                 struct ramet_process *p = start(how[i]);
@@ -426,6 +435,7 @@ static void misbehaviour_is_death(void **state)
                 assert_true(WIFSIGNALED(e.gone.wait_status));
                 ramet_process_release(p);
         }
+        assert_int_equal(open_fds(), before);
 }
 
 static void nothing_is_heard_after_the_end(void **state)
@@ -603,6 +613,36 @@ static void one_that_waits_can_be_killed(void **state)
         for (unsigned i = 0; i < STARTING_MAX + 3; i++)
                 if (i != STARTING_MAX + 1)
                         ramet_process_release(p[i]);
+        assert_int_equal(sp->starting, 0);
+}
+
+static void nobody_speaks_after_release(void **state)
+{
+        struct ramet_process *a = start("clean"), *b, *last;
+
+        expect(a, RAMET_EVENT_LAUNCHED);
+        usleep(100000);
+        expect(a, RAMET_EVENT_EXIT); /* GONE is in the queue by now */
+        ramet_process_release(a);
+
+        a = start("obey");
+        expect(a, RAMET_EVENT_LAUNCHED);
+        expect(a, RAMET_EVENT_STARTED);
+        b = start("obey");
+        expect(b, RAMET_EVENT_LAUNCHED);
+        expect(b, RAMET_EVENT_STARTED);
+        ramet_process_pause(a);
+        ramet_process_pause(b);
+        usleep(100000);
+        last = next().process == a ? b : a; /* both were read, one is in the queue */
+        ramet_process_release(last);
+        ramet_process_release(last == a ? b : a);
+
+        a = start("clean");
+        expect(a, RAMET_EVENT_LAUNCHED);
+        expect(a, RAMET_EVENT_EXIT);
+        expect(a, RAMET_EVENT_GONE);
+        ramet_process_release(a);
 }
 
 /* In a process of its own: start three, tell their pids, wait to be killed. */
@@ -831,6 +871,7 @@ int main(void)
                 TEST(no_descriptor_is_left),
                 TEST(no_process_to_be_had),
                 TEST(one_that_waits_can_be_killed),
+                TEST(nobody_speaks_after_release),
                 TEST(a_dead_launcher_leaves_nothing),
                 TEST(a_dead_spawner_leaves_nothing),
                 TEST(a_leaked_socket_keeps_nobody_alive),
