@@ -106,6 +106,9 @@ int kvm_vcpu_restore(const struct kvm_host *host, const struct kvm_vm *vm,
                      const struct kvm_vcpu *vcpu, const struct record_reader *r,
                      uint64_t elapsed_ns, struct err *err);
 
+/* Tell the guest's watchdog that the host has kept this vCPU from running. It is stopped. */
+void kvm_vcpu_was_paused(const struct kvm_vcpu *vcpu);
+
 /* Payload of RECORD_CLOCK. */
 struct vm_clock {
         struct kvm_clock_data data;

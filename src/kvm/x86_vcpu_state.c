@@ -307,6 +307,13 @@ static void restore_tsc(const struct kvm_vcpu *vcpu, struct vcpu_tsc *tsc)
                 tsc->has_offset = 0;
 }
 
+/* The guest's watchdog is told by its KVM clock, if it uses one, that time went by without it
+ * (api.rst 4.79). Without one the call fails, and there is nobody to tell. */
+void kvm_vcpu_was_paused(const struct kvm_vcpu *vcpu)
+{
+        kvm_ioctl(vcpu->fd, KVM_KVMCLOCK_CTRL, NULL);
+}
+
 /* --- all of it --- */
 
 int kvm_vcpu_save(const struct kvm_host *host, const struct kvm_vm *vm, const struct kvm_vcpu *vcpu,
@@ -359,5 +366,6 @@ int kvm_vcpu_restore(const struct kvm_host *host, const struct kvm_vm *vm,
         r = restore_msrs(vcpu, reader, &tsc, elapsed_ns, err);
         if (r < 0)
                 return r;
+        kvm_vcpu_was_paused(vcpu);
         return restore_one(host, vcpu, &events, reader, err);
 }

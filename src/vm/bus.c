@@ -47,6 +47,46 @@ void bus_access(struct vm *vm, enum device_space space, uint64_t address, uint8_
                 d->ops->read(d->dev, window, offset, data, len);
 }
 
+static bool overlap(const struct device_window *a, const struct device_window *b)
+{
+        return a->space == b->space && a->base < b->base + b->len && b->base < a->base + a->len;
+}
+
+/* Ports at which KVM's own devices answer: PICs, PIT, speaker gate, edge/level control. */
+static const struct device_window in_kernel[] = {
+        {DEVICE_PIO, 0x20, 2}, {DEVICE_PIO, 0xa0, 2},  {DEVICE_PIO, 0x40, 4},
+        {DEVICE_PIO, 0x61, 1}, {DEVICE_PIO, 0x4d0, 2},
+};
+
+static int check_apart(const struct vm_device *d, const char *other,
+                       const struct device_window *theirs, unsigned n, struct err *err)
+{
+        for (unsigned i = 0; i < d->nwindows; i++) {
+                for (unsigned k = 0; k < n; k++) {
+                        if (overlap(&d->windows[i], &theirs[k]))
+                                return err_input(
+                                        err, "device %s at %#llx: %s answers at %#llx to %#llx",
+                                        d->ops->name, (unsigned long long)d->windows[i].base, other,
+                                        (unsigned long long)theirs[k].base,
+                                        (unsigned long long)(theirs[k].base + theirs[k].len - 1));
+                }
+        }
+        return 0;
+}
+
+/* Where a user chooses a port, two devices can want the same. */
+static int check_windows(const struct vm *vm, const struct vm_device *d, struct err *err)
+{
+        int r = check_apart(d, "KVM", in_kernel, sizeof in_kernel / sizeof in_kernel[0], err);
+
+        for (unsigned i = 0; i < vm->ndevices && r == 0; i++) {
+                const struct vm_device *other = &vm->devices[i];
+
+                r = check_apart(d, other->ops->name, other->windows, other->nwindows, err);
+        }
+        return r;
+}
+
 int machine_devices_create(struct vm *vm, struct err *err)
 {
         const struct device_params params = {
@@ -69,7 +109,10 @@ int machine_devices_create(struct vm *vm, struct err *err)
                         vm->doorbell = d->dev;
                 if (*ops == &vmgenid_ops)
                         vm->vmgenid = d->dev;
-                vm->ndevices++;
+                r = check_windows(vm, d, err);
+                vm->ndevices++; /* it is to be destroyed, whatever comes */
+                if (r < 0)
+                        return r;
         }
         return 0;
 }

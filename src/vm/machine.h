@@ -64,6 +64,7 @@ struct vm {
         unsigned ndevices;                        /* [I] */
         void *doorbell, *vmgenid;                 /* [I] the two devices with a machine's side */
         bool booted, started;                     /* [o] */
+        uint64_t paused_ns;                       /* [o] CLOCK_MONOTONIC, when it began */
         bool paused;                              /* [o] sync_stop() is in force */
         uint64_t generation;                      /* [o] freezes so far */
 

@@ -24,8 +24,9 @@
 #include "x86/cpuid.h"
 #include "x86/layout.h"
 
-#define HUGE_AUTO_MAX (2ull << 30) /* and a quarter of what is free: they are all taken at once */
-#define KICK_AFTER_NS 100000000ull /* a clone that has not left its guest by then is made to */
+#define HUGE_AUTO_MAX (2ull << 30)  /* and a quarter of what is free: they are all taken at once */
+#define LONG_PAUSE_NS 1000000000ull /* watchdogs in guests wait for tens of seconds */
+#define KICK_AFTER_NS 100000000ull  /* a clone that has not left its guest by then is made to */
 
 uint64_t vm_now_ns(void)
 {
@@ -457,6 +458,9 @@ void vm_run(struct vm *vm)
 {
         if (!vm->paused)
                 return;
+        for (unsigned i = 0; vm_now_ns() - vm->paused_ns > LONG_PAUSE_NS && i < vm->shape.vcpus;
+             i++)
+                kvm_vcpu_was_paused(&vm->vcpus[i].kvm);
         vm->paused = false;
         sync_resume(&vm->sync);
         if (atomic_load(&vm->first_exit) == FIRST_EXIT_AWAITED && !vm->doorbell_fork &&
@@ -471,6 +475,7 @@ void vm_pause(struct vm *vm)
                 return;
         sync_stop(&vm->sync);
         vm->paused = true;
+        vm->paused_ns = vm_now_ns();
 }
 
 int vm_memory_usage(struct vm *vm, uint64_t *shared_bytes, uint64_t *private_bytes)

@@ -446,6 +446,36 @@ static void nothing_changes_while_paused(void **state)
         free(now);
 }
 
+static void a_port_that_is_taken_is_refused(void **state)
+{
+        static const struct {
+                uint16_t port;
+                const char *text;
+        } taken[] = {{0x3f8, "serial"},
+                     {0x70, "rtc"},
+                     {0x40, "KVM"},
+                     {0x5e, "KVM"},
+                     {0xefd, "doorbell"}};
+
+        for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++) {
+                struct vm_options o = {.shape = {.memory_bytes = 16 * MIB,
+                                                 .vcpus = 1,
+                                                 .debug_exit_port = taken[i].port},
+                                       .console_in_fd = -1,
+                                       .console_out_fd = -1,
+                                       .kick_signal = SIGUSR1,
+                                       .hugepages = RAMET_HUGEPAGES_OFF};
+                struct vm *vm = NULL;
+
+                assert_int_equal(loop_create(false, &o.loop), 0);
+                assert_int_equal(vm_create(&o, &vm, &err), -EINVAL);
+                assert_non_null(strstr(err.text, "debug-exit"));
+                assert_non_null(strstr(err.text, taken[i].text));
+                assert_null(vm);
+                loop_destroy(o.loop);
+        }
+}
+
 static void a_triple_fault_is_a_crash(void **state)
 {
         struct rig r;
@@ -689,6 +719,7 @@ int main(void)
                 cmocka_unit_test(a_seal_that_fails_leaves_the_parent_running),
                 cmocka_unit_test(freezes_in_a_write_storm),
                 cmocka_unit_test(nothing_changes_while_paused),
+                cmocka_unit_test(a_port_that_is_taken_is_refused),
                 cmocka_unit_test(a_triple_fault_is_a_crash),
                 cmocka_unit_test(rings_of_many_processors_all_come_back),
                 cmocka_unit_test(a_stopped_processor_has_no_io_pending),
