@@ -34,8 +34,8 @@ struct ramet_frozen;  /* a template, held as descriptors: machines can be cloned
  * or descriptors open than must be; it keeps none of them. @ctx must outlive it. 0, or -errno of
  * socketpair, fork, epoll_create. */
 RAMET_API int ramet_spawner_create(struct ramet_ctx *ctx, struct ramet_spawner **spawner);
-/* Kill and reap every machine, then the spawner. NULL is fine. Processes must not be used after. In a
- * child that the program has forked it ends nothing and only frees the child's copy. */
+/* Kill and reap every machine, then the spawner. NULL is fine. Processes must not be used after. In
+ * a child that the program has forked it ends nothing and only frees the child's copy. */
 RAMET_API void ramet_spawner_destroy(struct ramet_spawner *spawner);
 
 /* Start a machine. Returns as soon as the request is sent; events tell the rest.
