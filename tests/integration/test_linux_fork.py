@@ -206,7 +206,7 @@ def console_text_at_a_terminal():
     expect_equal(vm.status, 10, 'status: the first machine asked for a reboot')
     statuses = {name: row['status'] for name, row in table(vm.stderr).items()}
     expect_equal(statuses, {'web': '10 (reboot)', 'web.4': '0',
-                            **dict.fromkeys(['web.1', 'web.2', 'web.3'], '14 (killed by SIGKILL)')},
+                            **dict.fromkeys(['web.1', 'web.2', 'web.3'], '14 (killed)')},
                  'table')
     for name in names:
         expect(not re.search(TROUBLE, said(vm.stdout)[name]), said(vm.stdout)[name])
