@@ -15,11 +15,12 @@ static struct err err;
 
 static int read_line(enum command_bit command, char *const *words)
 {
-        char *argv[16] = {"ramet"};
+        static char *argv[16] = {"ramet"};
         int argc = 1;
 
         for (; words[argc - 1]; argc++)
                 argv[argc] = words[argc - 1];
+        argv[argc] = NULL; /* static, since options keep pointing into it */
         options_fini(&o); /* of the reading before */
         err.text[0] = '\0';
         return options_read(&o, command, argc, argv, &err);
