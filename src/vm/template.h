@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A template: an immutable frozen machine. Layers of memory, bottom first, each a sealed memfd
- * opened read-only, and the saved state (base/record.h) in another. It is nothing but descriptors,
- * so it passes to other processes as such.
+ * A template: an immutable frozen machine. Layers of memory, bottom first, each a sealed memfd, and
+ * the saved state (base/record.h) in another. It is nothing but descriptors, so it passes to other
+ * processes as such. What keeps everybody from writing are the seals; a root machine's layer is
+ * opened read-only besides.
  *
  * Threads: the reference count is atomic, everything else is immutable.
  */
@@ -18,7 +19,7 @@ struct template
         unsigned refs;                      /* [a] */
         int state_fd;                       /* [I] */
         unsigned nlayers;                   /* [I] */
-        int layer_fds[TEMPLATE_LAYERS_MAX]; /* [I] O_RDONLY */
+        int layer_fds[TEMPLATE_LAYERS_MAX]; /* [I] */
 };
 
 /* Takes ownership of the descriptors (also on failure). They may come from anywhere: what they hold

@@ -43,6 +43,7 @@ struct vm_event_args {
         enum vm_first_exit how; /* FIRST_EXIT */
 };
 
+/* Must not destroy the machine: there may be more events to deliver. */
 typedef void vm_event_fn(void *data, enum vm_event event, const struct vm_event_args *args);
 
 /* What the machine is. */
