@@ -8,19 +8,19 @@ from tap import case, expect, expect_equal, main, need_linux, start, tmp
 
 from facts import Events, assists_are_plausible, by_machine, check_events, check_fork, said
 
-BOOT = 150  # seconds: 20 on a host that has nothing else to do
+BOOT = 200  # seconds: 20 on a host that has nothing else to do
 
 
-@case(timeout=300)
+@case(timeout=400)
 def shell_on_one_processor():
     """Commands over standard input, the end by leaving the shell."""
     kernel, initramfs = need_linux()
     log = Events(tmp() / 'events')
     vm = start('run', '--kernel', kernel, '--initramfs', initramfs, '--memory', '192M', '--name',
-               'web', '--events', log.path, '--timeout', '280')
+               'web', '--events', log.path, '--timeout', '380')
     vm.wait_output('ramet-guest: ready', timeout=BOOT)
-    vm.wait_output('the only machine says hello, it has no clones', timeout=60)
-    vm.wait_output('guest# ', timeout=60)
+    vm.wait_output('the only machine says hello, it has no clones', timeout=120)
+    vm.wait_output('guest# ', timeout=120)
     vm.send('uname -srm\n')
     vm.send('echo cpus=$(grep -c ^processor /proc/cpuinfo)\n')
     vm.send('grep MemTotal /proc/meminfo\n')
@@ -44,7 +44,7 @@ def shell_on_one_processor():
     assists_are_plausible(end)
 
 
-@case(timeout=300)
+@case(timeout=400)
 def fork_by_the_command_line():
     """Two processors; ramet.fork=doorbell forks at boot, then each machine runs ramet.run."""
     kernel, initramfs = need_linux()
@@ -53,8 +53,8 @@ def fork_by_the_command_line():
               r'[ $RAMET_CLONE != 3 ]'
     vm = start('run', '--kernel', kernel, '--initramfs', initramfs, '--cpus', '2', '--name', 'web',
                '--cmdline', f'ramet.fork=doorbell ramet.run="{command}"', '--fork', '4',
-               '--events', log.path, '--timeout', '280')
-    vm.wait(280)
+               '--events', log.path, '--timeout', '380')
+    vm.wait(380)
     expect_equal(vm.status, 0, 'status')
     names = ['web', *check_fork(log, 'web', 4)]
     expect_equal({e['how'] for e in log.of('clone-running')}, {'doorbell'}, 'first exits')

@@ -14,7 +14,7 @@ from tap import Process, case, expect, expect_equal, main, need_linux, ramet, st
 
 from facts import Events, assists_are_plausible, check_fork, said, table, wait_for
 
-BOOT = 150  # seconds: 20 on a host that has nothing else to do
+BOOT = 200  # seconds: 20 on a host that has nothing else to do
 TROUBLE = r'BUG|Oops|WARNING|Call Trace|stall|unstable|lockup|[Ww]atchdog|segfault|Kernel panic'
 
 _kept = {}
@@ -62,16 +62,16 @@ def shell_run():
     kernel, initramfs = need_linux()
     log = Events(tmp() / 'events')
     vm = start('run', '--kernel', kernel, '--initramfs', initramfs, '--cpus', '2', '--name', 'web',
-               '--fork', '4', '--events', log.path, '--timeout', '280')
+               '--fork', '4', '--events', log.path, '--timeout', '380')
     vm.wait_output('ramet-guest: ready', timeout=BOOT)
-    wait_for(lambda: 'guest# ' in vm.stdout, 60, 'the prompt')
+    wait_for(lambda: 'guest# ' in vm.stdout, 120, 'the prompt')
     for line in BEFORE:
         vm.send(line + '\n')
-    wait_for(lambda: re.search(r'] typed=all', vm.stdout), 60, 'what was asked for')
+    wait_for(lambda: re.search(r'] typed=all', vm.stdout), 120, 'what was asked for')
     before = said(vm.stdout)['web']
     for line in FORK:
         vm.send(line + '\n')
-    vm.wait(200)
+    vm.wait(360)
     names = ['web', *check_fork(log, 'web', 4)]
     texts = said(vm.stdout)
     texts['web'] = texts['web'][len(before):]
@@ -171,7 +171,7 @@ def console_text_at_a_terminal():
     vm = Process([sys.executable, '-c', AT_TERMINAL, os.path.abspath(os.environ['RAMET']), 'run',
                   '--kernel', kernel, '--initramfs', initramfs, '--cpus', '2', '--name', 'web',
                   '--fork', '4', '--fork-at', 'console=ramet-guest: ready', '--events', log.path,
-                  '--timeout', '280'], stdin=terminal)
+                  '--timeout', '380'], stdin=terminal)
     names = ['web', *(f'web.{i}' for i in range(1, 5))]
     log.wait('clone-running', 4, timeout=BOOT)
     modes = termios.tcgetattr(terminal)[3]
@@ -183,7 +183,7 @@ def console_text_at_a_terminal():
 
     def type_into(name, line):
         os.write(keys, line.encode() + b'\r')
-        wait_for(lambda: f'I am {name}' in said(vm.stdout)[name], 60, f'an answer of {name}')
+        wait_for(lambda: f'I am {name}' in said(vm.stdout)[name], 120, f'an answer of {name}')
 
     for name in names:
         if name != 'web':
@@ -195,9 +195,9 @@ def console_text_at_a_terminal():
         expect_equal(heard, [name], f'answers of {name}')
 
     os.write(keys, b'exit\r')  # web.4; the keyboard goes on to the first machine
-    wait_for(lambda: log.of('exit', 'web.4'), 60, 'the end of web.4')
+    wait_for(lambda: log.of('exit', 'web.4'), 120, 'the end of web.4')
     os.write(keys, b'reboot -f\r')
-    wait_for(lambda: log.of('exit', 'web'), 60, 'the end of web')
+    wait_for(lambda: log.of('exit', 'web'), 120, 'the end of web')
     for name in ('web.1', 'web.2', 'web.3'):
         expect_equal(ramet('kill', name).status, 0, f'kill {name}')
     vm.wait(30)
