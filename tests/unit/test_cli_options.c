@@ -21,7 +21,7 @@ static int read_line(enum command_bit command, char *const *words)
         for (; words[argc - 1]; argc++)
                 argv[argc] = words[argc - 1];
         argv[argc] = NULL; /* static, since options keep pointing into it */
-        options_fini(&o); /* of the reading before */
+        options_fini(&o);  /* of the reading before */
         err.text[0] = '\0';
         return options_read(&o, command, argc, argv, &err);
 }
