@@ -28,6 +28,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -52,7 +53,9 @@ static void cpu_relax(void)
 
 void sync_domain_init(struct sync_domain *d)
 {
-        *d = (struct sync_domain){0};
+        static _Atomic uint64_t last_id;
+
+        *d = (struct sync_domain){.id = atomic_fetch_add(&last_id, 1) + 1};
         pthread_mutex_init(&d->list_lock, NULL);
         pthread_mutex_init(&d->owner_lock, NULL);
         atomic_store(&d->generation, 1);
@@ -68,8 +71,11 @@ void sync_join(struct sync_domain *d, struct sync_participant *p, void (*kick)(v
                void *kick_data)
 {
         *p = (struct sync_participant){.domain = d, .kick = kick, .kick_data = kick_data};
+        pthread_mutex_init(&p->fifo_lock, NULL);
         pthread_mutex_lock(&d->list_lock);
         p->next = d->first;
+        if (d->first)
+                d->first->prev = p;
         d->first = p;
         pthread_mutex_unlock(&d->list_lock);
 }
@@ -92,13 +98,14 @@ void sync_leave(struct sync_participant *p)
         atomic_store(&p->entered, 0);
         announce_left(d);
         pthread_mutex_lock(&d->list_lock);
-        for (struct sync_participant **at = &d->first; *at; at = &(*at)->next) {
-                if (*at != p)
-                        continue;
-                *at = p->next;
-                break;
-        }
+        if (p->prev)
+                p->prev->next = p->next;
+        else
+                d->first = p->next;
+        if (p->next)
+                p->next->prev = p->prev;
         pthread_mutex_unlock(&d->list_lock);
+        pthread_mutex_destroy(&p->fifo_lock);
         p->domain = NULL;
 }
 
@@ -120,10 +127,73 @@ void sync_enter(struct sync_participant *p)
         announce_left(d); /* a flush is content with a new generation, too */
 }
 
+bool sync_try_enter(struct sync_participant *p)
+{
+        struct sync_domain *d = p->domain;
+        uint64_t gen = atomic_load(&d->generation);
+
+        if (atomic_load(&d->stopped))
+                return false;
+        atomic_store(&p->entered, gen); /* (A) */
+        if (!atomic_load(&d->stopped) && atomic_load(&d->generation) == gen)
+                return true;
+        sync_exit(p);
+        return false;
+}
+
+/* (D): a scan that saw @io outside, just before this, and @from outside, just after, looks again.
+ */
+void sync_lend(const struct sync_participant *from, struct sync_participant *io)
+{
+        atomic_store(&io->entered, atomic_load(&from->entered));
+        atomic_fetch_add(&from->domain->lent, 1);
+}
+
 void sync_exit(struct sync_participant *p)
 {
         atomic_store(&p->entered, 0); /* (C) */
         announce_left(p->domain);
+}
+
+/* --- invalidations --- */
+
+/* A FIFO that is full is worth less than forgetting everything: from then on, until that has been
+ * taken, ranges are not recorded. */
+static void post_to(struct sync_participant *p, const struct sync_invalidation *inv)
+{
+        pthread_mutex_lock(&p->fifo_lock);
+        p->kinds |= inv->kinds;
+        if (inv->kinds & SYNC_CURRENT)
+                p->nranges = 0;
+        for (unsigned i = 0; i < inv->nranges && !(p->kinds & SYNC_CURRENT) && !p->overflowed;
+             i++) {
+                if (p->nranges == SYNC_FIFO) {
+                        p->overflowed = true;
+                        p->kinds |= SYNC_CURRENT;
+                        p->nranges = 0;
+                        atomic_fetch_add(&p->domain->overflows, 1);
+                        break;
+                }
+                p->fifo[p->nranges++] = inv->ranges[i];
+        }
+        atomic_store(&p->posted, p->kinds || p->nranges);
+        pthread_mutex_unlock(&p->fifo_lock);
+}
+
+bool sync_take(struct sync_participant *p, struct sync_taken *taken)
+{
+        if (!atomic_load(&p->posted))
+                return false;
+        pthread_mutex_lock(&p->fifo_lock);
+        taken->kinds = p->kinds;
+        taken->nranges = p->nranges;
+        memcpy(taken->ranges, p->fifo, p->nranges * sizeof p->fifo[0]);
+        p->kinds = 0;
+        p->nranges = 0;
+        p->overflowed = false;
+        atomic_store(&p->posted, 0);
+        pthread_mutex_unlock(&p->fifo_lock);
+        return true;
 }
 
 bool sync_pending(const struct sync_participant *p)
@@ -152,8 +222,10 @@ static void kick(struct sync_participant *p)
 {
         uint32_t in_guest = SYNC_IN_GUEST;
 
-        if (atomic_compare_exchange_strong(&p->mode, &in_guest, SYNC_EXITING)) /* (B) */
-                p->kick(p->kick_data);
+        if (!atomic_compare_exchange_strong(&p->mode, &in_guest, SYNC_EXITING)) /* (B) */
+                return;
+        atomic_fetch_add(&p->domain->kicks, 1);
+        p->kick(p->kick_data);
 }
 
 void sync_request(struct sync_participant *p, unsigned request)
@@ -175,13 +247,17 @@ bool sync_test_clear(struct sync_participant *p, unsigned request)
 static bool somebody_inside(struct sync_domain *d, uint64_t gen)
 {
         bool inside = false;
+        uint64_t lent;
 
         pthread_mutex_lock(&d->list_lock);
-        for (struct sync_participant *p = d->first; p && !inside; p = p->next) {
-                uint64_t entered = atomic_load(&p->entered);
+        do {
+                lent = atomic_load(&d->lent); /* (D) */
+                for (struct sync_participant *p = d->first; p && !inside; p = p->next) {
+                        uint64_t entered = atomic_load(&p->entered);
 
-                inside = entered != 0 && (gen == 0 || entered < gen);
-        }
+                        inside = entered != 0 && (gen == 0 || entered < gen);
+                }
+        } while (!inside && atomic_load(&d->lent) != lent);
         pthread_mutex_unlock(&d->list_lock);
         return inside;
 }
@@ -212,9 +288,21 @@ static void wait_until_left(struct sync_domain *d, uint64_t gen)
         atomic_fetch_sub(&d->waiting, 1);
 }
 
-void sync_flush(struct sync_domain *d)
+void sync_post(struct sync_domain *d, const struct sync_invalidation *inv)
 {
-        uint64_t gen = atomic_fetch_add(&d->generation, 1) + 1; /* (A), (B) */
+        pthread_mutex_lock(&d->list_lock);
+        for (struct sync_participant *p = d->first; p; p = p->next)
+                post_to(p, inv);
+        pthread_mutex_unlock(&d->list_lock);
+}
+
+void sync_flush(struct sync_domain *d, const struct sync_invalidation *inv)
+{
+        uint64_t gen;
+
+        if (inv)
+                sync_post(d, inv);
+        gen = atomic_fetch_add(&d->generation, 1) + 1; /* (A), (B) */
 
         kick_all(d);
         wait_until_left(d, gen);

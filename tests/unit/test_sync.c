@@ -103,7 +103,7 @@ static void start(unsigned mortal)
 static void finish(void)
 {
         atomic_store(&quit, 1);
-        sync_flush(&domain);
+        sync_flush(&domain, NULL);
         for (unsigned i = 0; i < THREADS; i++)
                 pthread_join(guests[i].thread, NULL);
         assert_null(domain.first);
@@ -117,7 +117,7 @@ static void replace_page(void)
         struct page *fresh = calloc(1, sizeof *fresh);
         struct page *old = atomic_exchange(&current_page, fresh);
 
-        sync_flush(&domain);
+        sync_flush(&domain, NULL);
         old->poisoned = 1; /* nobody may look at it any more */
         free(old);
 }
