@@ -55,6 +55,13 @@ enum ramet_hugepages {
         RAMET_HUGEPAGES_OFF,
 };
 
+/* How a clone's write is kept from its template: docs/engines.md compares them. */
+enum ramet_cow {
+        RAMET_COW_PRIVATE = 0, /* the host kernel does it; the fastest */
+        RAMET_COW_TRAP,        /* userfaultfd: Ramet sees each page before it is written */
+        RAMET_COW_ROM,         /* read-only memslots: Ramet makes the page */
+};
+
 struct ramet_vm_options {
         size_t size; /* sizeof this struct */
 

@@ -37,6 +37,17 @@
 #define LAYOUT_MAX  16384       /* ranges of a template: a process may have 65,530 mappings */
 #define GAP         (64u << 10) /* copying this much costs no more than mapping one range more */
 
+static struct backing empty(uint64_t size)
+{
+        return (struct backing){
+                .size = size,
+                .shared_fd = -1,
+                .shared_ro_fd = -1,
+                .pagemap_fd = -1,
+                .cow = &cow_private,
+        };
+}
+
 /* Take @size bytes of address space, 2 MiB aligned, anonymous and unaccounted. */
 static int reserve(uint64_t size, uint8_t **hva, struct err *err)
 {
@@ -103,7 +114,7 @@ int backing_create(struct backing *b, uint64_t size, bool huge, bool *got_huge, 
 {
         int r;
 
-        *b = (struct backing){.size = size, .shared_fd = -1, .shared_ro_fd = -1, .pagemap_fd = -1};
+        *b = empty(size);
         r = open_memfd(b, size, err);
         if (r == 0)
                 r = open_pagemap(b, err);
@@ -175,7 +186,7 @@ int backing_reserve(struct backing *b, uint64_t size, struct err *err)
 {
         int r;
 
-        *b = (struct backing){.size = size, .shared_fd = -1, .shared_ro_fd = -1, .pagemap_fd = -1};
+        *b = empty(size);
         r = open_pagemap(b, err);
         return r < 0 ? r : reserve(size, &b->hva, err);
 }
@@ -193,7 +204,24 @@ int backing_fill(struct backing *b, const int *layers, unsigned nlayers,
                 r = extent_add(&b->extents, extents[i].offset, extents[i].length, extents[i].layer);
         if (r == 0)
                 r = take_layers(b, layers, nlayers, err);
-        return r < 0 ? r : map_extents(b, b->layers, &b->extents, err);
+        if (r == 0)
+                r = map_extents(b, b->layers, &b->extents, err);
+        return r < 0 ? r : b->cow->arm(b, err);
+}
+
+int backing_set_cow(struct backing *b, const struct cow_engine *engine, const struct cow_env *env,
+                    struct err *err)
+{
+        b->cow = engine;
+        b->cow_env = *env;
+        return engine->create(b, err);
+}
+
+int backing_reset(struct backing *b, struct err *err)
+{
+        if (b->nlayers == 0)
+                return err_input(err, "reset: this machine has no template");
+        return b->cow->reset(b, err);
 }
 
 int backing_clone(struct backing *b, uint64_t size, const int *layers, unsigned nlayers,
@@ -217,6 +245,8 @@ static void close_fd(int *fd)
 
 void backing_destroy(struct backing *b)
 {
+        if (b->cow)
+                b->cow->destroy(b);
         if (b->hva)
                 munmap(b->hva, b->size);
         if (b->parked)
@@ -227,7 +257,7 @@ void backing_destroy(struct backing *b)
         close_fd(&b->shared_ro_fd);
         close_fd(&b->pagemap_fd);
         extent_list_fini(&b->extents);
-        *b = (struct backing){.shared_fd = -1, .shared_ro_fd = -1, .pagemap_fd = -1};
+        *b = empty(0);
 }
 
 /* --- freeze --- */
@@ -338,7 +368,7 @@ static int freeze_first(struct backing *b, struct backing_freeze *f, struct err 
         b->unsealed = true;
         b->extents = f->data;
         f->data = (struct extent_list){0};
-        return 0;
+        return b->cow->arm(b, err);
 }
 
 static int copy_range(const struct backing *b, int fd, uint64_t offset, uint64_t length)
@@ -358,7 +388,7 @@ static int copy_range(const struct backing *b, int fd, uint64_t offset, uint64_t
 
 static int freeze_again(struct backing *b, struct backing_freeze *f, struct err *err)
 {
-        int r = extent_scan_private(b->pagemap_fd, b->hva, b->size, b->nlayers, &f->copied);
+        int r = b->cow->list_own(b, b->nlayers, &f->copied);
 
         if (r == 0)
                 extent_coarsen(&f->copied, GAP, COPY_MAX);
@@ -433,7 +463,7 @@ int backing_usage(const struct backing *b, uint64_t *shared_bytes, uint64_t *pri
 {
         struct extent_list own = {0}, covered = {0};
         uint64_t under = extent_bytes(&b->extents);
-        int r = extent_scan_private(b->pagemap_fd, b->hva, b->size, UINT32_MAX, &own);
+        int r = b->cow->list_own(b, UINT32_MAX, &own);
 
         if (r == 0)
                 r = extent_overlay(&b->extents, &own, &covered);

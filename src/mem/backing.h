@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "mem/cow.h"
 #include "mem/extent.h"
 
 #define BACKING_LAYERS_MAX 200u
@@ -42,6 +43,9 @@ struct backing {
         unsigned nlayers;
         int layers[BACKING_LAYERS_MAX]; /* owned; bottom first */
         struct extent_list extents;     /* which layer backs what; the rest is anonymous */
+        const struct cow_engine *cow;   /* [I] never NULL; cow_private unless chosen otherwise */
+        struct cow_env cow_env;         /* [I] */
+        void *cow_state;                /* the engine's own */
 };
 
 /* Empty memory of @size bytes for a root machine. @huge: put it on huge pages now where the host
@@ -58,6 +62,14 @@ int backing_fill(struct backing *b, const int *layers, unsigned nlayers,
 /* Both in one; destroyed on failure. */
 int backing_clone(struct backing *b, uint64_t size, const int *layers, unsigned nlayers,
                   const struct extent *extents, size_t nextents, struct err *err);
+
+/* Choose the engine, once, after create or reserve, and before memory is private. 0, or what the
+ * engine's create() returns, and then memory is only good for backing_destroy(). */
+int backing_set_cow(struct backing *b, const struct cow_engine *engine, const struct cow_env *env,
+                    struct err *err);
+
+/* Give all of the machine's own pages back to its template; vCPUs stopped. 0 or -errno. */
+int backing_reset(struct backing *b, struct err *err);
 
 void backing_destroy(struct backing *b); /* zeroed, or after a failure, is fine */
 

@@ -1,63 +1,103 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The checked accessor: see guest_mem.h. guest_mem_at() is the only place where a guest-physical
+ * The checked accessor: see guest_mem.h. guest_mem_span() is the only place where a guest-physical
  * address becomes a host one, and it never does so without a length.
  */
 #include "mem/guest_mem.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
-static uint8_t *guest_mem_at(const struct guest_mem *mem, uint64_t gpa, uint64_t len)
+#define PAGE 4096u
+
+static const struct guest_region *find(const struct guest_mem *mem, uint64_t gpa, uint64_t len)
 {
         for (unsigned i = 0; i < mem->nregions; i++) {
                 const struct guest_region *r = &mem->regions[i];
                 uint64_t off = gpa - r->gpa;
 
                 if (gpa >= r->gpa && off <= r->size && len <= r->size - off)
-                        return r->hva + off;
+                        return r;
         }
         return NULL;
 }
 
+static bool is_moved(const struct guest_mem *mem, uint64_t offset)
+{
+        uint64_t page = offset / PAGE;
+
+        return mem->moved[page / 64] >> page % 64 & 1;
+}
+
+uint8_t *guest_mem_span(const struct guest_mem *mem, uint64_t gpa, uint64_t len, uint64_t *piece)
+{
+        const struct guest_region *r = len ? find(mem, gpa, len) : NULL;
+        uint64_t offset, n;
+        bool moved;
+
+        if (!r)
+                return NULL;
+        if (!mem->moved) {
+                *piece = len;
+                return r->hva + (gpa - r->gpa);
+        }
+        offset = r->offset + (gpa - r->gpa);
+        moved = is_moved(mem, offset);
+        n = PAGE - offset % PAGE;
+        while (n < len && is_moved(mem, offset + n) == moved)
+                n += PAGE;
+        *piece = n < len ? n : len;
+        return r->hva + (gpa - r->gpa) + (moved ? mem->moved_by : 0);
+}
+
 int guest_mem_read(const struct guest_mem *mem, uint64_t gpa, void *buf, size_t len)
 {
-        const uint8_t *p = guest_mem_at(mem, gpa, len);
+        uint8_t *to = buf;
+        uint64_t n = 0;
 
-        if (!p)
+        if (!find(mem, gpa, len))
                 return -EFAULT;
-        memcpy(buf, p, len);
+        for (; len > 0; gpa += n, to += n, len -= n) {
+                uint8_t *p = guest_mem_span(mem, gpa, len, &n);
+
+                memcpy(to, p, n);
+        }
         return 0;
 }
 
 int guest_mem_write(const struct guest_mem *mem, uint64_t gpa, const void *buf, size_t len)
 {
-        uint8_t *p = guest_mem_at(mem, gpa, len);
+        const uint8_t *from = buf;
+        uint64_t n = 0;
 
-        if (!p)
+        if (!find(mem, gpa, len))
                 return -EFAULT;
-        memcpy(p, buf, len);
+        for (; len > 0; gpa += n, from += n, len -= n) {
+                uint8_t *p = guest_mem_span(mem, gpa, len, &n);
+
+                memcpy(p, from, n);
+        }
         return 0;
 }
 
 int guest_mem_set(const struct guest_mem *mem, uint64_t gpa, int byte, size_t len)
 {
-        uint8_t *p = guest_mem_at(mem, gpa, len);
+        uint64_t n = 0;
 
-        if (!p)
+        if (!find(mem, gpa, len))
                 return -EFAULT;
-        memset(p, byte, len);
+        for (; len > 0; gpa += n, len -= n) {
+                uint8_t *p = guest_mem_span(mem, gpa, len, &n);
+
+                memset(p, byte, n);
+        }
         return 0;
 }
 
-int guest_mem_load(const struct guest_mem *mem, uint64_t gpa, int fd, uint64_t file_offset,
-                   size_t len)
+static int load(uint8_t *p, int fd, uint64_t file_offset, size_t len)
 {
-        uint8_t *p = guest_mem_at(mem, gpa, len);
-
-        if (!p)
-                return -EFAULT;
         while (len > 0) {
                 ssize_t n = pread(fd, p, len, (off_t)file_offset);
 
@@ -74,9 +114,25 @@ int guest_mem_load(const struct guest_mem *mem, uint64_t gpa, int fd, uint64_t f
         return 0;
 }
 
+int guest_mem_load(const struct guest_mem *mem, uint64_t gpa, int fd, uint64_t file_offset,
+                   size_t len)
+{
+        uint64_t n = 0;
+        int r = 0;
+
+        if (!find(mem, gpa, len))
+                return -EFAULT;
+        for (; len > 0 && r == 0; gpa += n, file_offset += n, len -= n) {
+                uint8_t *p = guest_mem_span(mem, gpa, len, &n);
+
+                r = load(p, fd, file_offset, n);
+        }
+        return r;
+}
+
 int guest_mem_contains(const struct guest_mem *mem, uint64_t gpa, uint64_t len)
 {
-        return guest_mem_at(mem, gpa, len) != NULL;
+        return find(mem, gpa, len) != NULL;
 }
 
 uint64_t guest_mem_low_end(const struct guest_mem *mem)

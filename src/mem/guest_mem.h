@@ -26,7 +26,17 @@ struct guest_region {
 struct guest_mem {
         struct guest_region regions[GUEST_MEM_REGIONS]; /* [I] ascending by gpa, apart */
         unsigned nregions;                              /* [I] */
+        /* With the engine `rom` a page that was written lies elsewhere: a bit per page of the
+         * layers' offsets, and what is to be added to the region's address then. It changes only
+         * while every participant is stopped. NULL: all pages are where the region says. */
+        const uint64_t *moved; /* [o] */
+        ptrdiff_t moved_by;    /* [I] */
 };
+
+/* Where [gpa, gpa + len) is, and how many bytes of it (at least 1, at most len) lie there in one
+ * piece. NULL when the range is not RAM of one region, or len is 0. Good until the caller leaves
+ * its read section. */
+uint8_t *guest_mem_span(const struct guest_mem *mem, uint64_t gpa, uint64_t len, uint64_t *piece);
 
 /* Copy @len bytes from guest memory. 0, or -EFAULT (nothing copied) when the range is not RAM. */
 int guest_mem_read(const struct guest_mem *mem, uint64_t gpa, void *buf, size_t len);

@@ -220,10 +220,20 @@ static void describe_memory(struct vm *vm)
 
 int vm_map_memory(struct vm *vm, struct err *err)
 {
+        const struct cow_engine *engine = cow_engine_get(vm->options.cow);
+        const struct cow_env env = {.kvm = &vm->kvm, .sync = &vm->sync, .mem = &vm->mem};
+        int r;
+
+        if (!engine)
+                return err_input(err, "no such copy-on-write engine");
         describe_memory(vm);
+        r = backing_set_cow(&vm->backing, engine, &env, err);
+        if (r < 0)
+                return r;
         for (unsigned i = 0; i < vm->mem.nregions; i++) {
                 const struct guest_region *g = &vm->mem.regions[i];
-                int r = kvm_vm_set_slot(&vm->kvm, i, g->gpa, g->size, g->hva, 0, err);
+
+                r = kvm_vm_set_slot(&vm->kvm, i, g->gpa, g->size, g->hva, 0, err);
 
                 if (r < 0)
                         return r;

@@ -68,6 +68,7 @@ struct vm_options {
         int console_out_fd;
         int kick_signal; /* its handler is installed by vm_kick_init() */
         enum ramet_hugepages hugepages;
+        enum ramet_cow cow;
         vm_event_fn *event; /* loop thread */
         void *event_data;
 };

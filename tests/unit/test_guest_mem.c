@@ -49,6 +49,36 @@ static void outside_is_refused_whole(void **state)
         assert_int_equal(guest_mem_write(&m, 0x3000, b, 1), -EFAULT);
 }
 
+/* Page 1 of the first region lies elsewhere. */
+static void moved_pages_are_found(void **state)
+{
+        static uint8_t elsewhere[8192];
+        struct guest_mem m = two_regions();
+        uint64_t moved = 1u << 1, n;
+        uint8_t b[8192];
+
+        m.moved = &moved;
+        m.moved_by = elsewhere - low;
+        m.regions[1].offset = 8192;
+        memset(elsewhere, 0x33, sizeof elsewhere);
+        assert_int_equal(guest_mem_read(&m, 0x1000, b, 8192), 0);
+        assert_int_equal(b[4095], 0x11);
+        assert_int_equal(b[4096], 0x33);
+        assert_int_equal(guest_mem_write(&m, 0x1ffe, "abcd", 4), 0);
+        assert_memory_equal(low + 4094, "ab\x11\x11", 4);
+        assert_memory_equal(elsewhere + 4096, "cd\x33", 3);
+        assert_int_equal(guest_mem_set(&m, 0x1ffe, 7, 4), 0);
+        assert_int_equal(low[4096], 0x11);
+        assert_int_equal(elsewhere[4097], 7);
+        assert_ptr_equal(guest_mem_span(&m, 0x1800, 0x1000, &n), low + 0x800);
+        assert_int_equal(n, 0x800);
+        assert_ptr_equal(guest_mem_span(&m, 0x2800, 0x800, &n), elsewhere + 0x1800);
+        assert_int_equal(n, 0x800);
+        assert_null(guest_mem_span(&m, 0x2800, 0x801, &n));
+        assert_null(guest_mem_span(&m, 0x2800, 0, &n));
+        assert_ptr_equal(guest_mem_span(&m, 0x100000000, 4096, &n), high);
+}
+
 static void lengths_that_wrap_are_refused(void **state)
 {
         struct guest_mem m = two_regions();
@@ -65,6 +95,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(inside_is_allowed),
                 cmocka_unit_test(outside_is_refused_whole),
+                cmocka_unit_test(moved_pages_are_found),
                 cmocka_unit_test(lengths_that_wrap_are_refused),
         };
 
