@@ -196,6 +196,14 @@ bool sync_take(struct sync_participant *p, struct sync_taken *taken)
         return true;
 }
 
+bool sync_serve(struct sync_served *served, const struct sync_domain *d)
+{
+        if (served->domain_id == d->id)
+                return false;
+        served->domain_id = d->id;
+        return true;
+}
+
 bool sync_pending(const struct sync_participant *p)
 {
         const struct sync_domain *d = p->domain;

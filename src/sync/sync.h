@@ -124,6 +124,16 @@ void sync_lend(const struct sync_participant *from, struct sync_participant *io)
  * time, false when nothing was. Own thread. */
 bool sync_take(struct sync_participant *p, struct sync_taken *taken);
 
+/* The last-VM-ran rule. A worker that serves several domains in turn with one private cache keeps
+ * one of these, zeroed, beside the cache. */
+struct sync_served {
+        uint64_t domain_id; /* [t] whose translations the cache holds; 0: nobody's */
+};
+
+/* After sync_enter into @domain, before the cache is used: true when it may hold translations of
+ * another domain, and must be dropped. Own thread of the worker; nobody else is told. */
+bool sync_serve(struct sync_served *served, const struct sync_domain *domain);
+
 /* Inside a read section, right before KVM_RUN and after clearing immediate_exit: true when guest
  * mode may be entered; false when there is something to honour first. Own thread. */
 bool sync_guest_begin(struct sync_participant *p);
