@@ -89,6 +89,11 @@ struct ramet_vm_options {
 
         enum ramet_seccomp seccomp;
         enum ramet_hugepages hugepages;
+
+        /* From its first freeze on, and of all its clones. An engine that this host cannot have
+         * ends the machine at its start, with RAMET_EXIT_HOST or RAMET_EXIT_INPUT and a text that
+         * names one that it can. */
+        enum ramet_cow cow;
 };
 
 /* How a machine ended. */

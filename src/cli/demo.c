@@ -316,6 +316,7 @@ static int run(struct demo *d, const struct launcher_setup *setup)
                 .console_out_fd = -1,
                 .seccomp = (enum ramet_seccomp)o->seccomp,
                 .hugepages = (enum ramet_hugepages)o->hugepages,
+                .cow = (enum ramet_cow)o->cow,
         };
         char cmdline[64], size[HUMAN_MAX];
         struct err err = {0};

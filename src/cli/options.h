@@ -33,8 +33,8 @@ struct options {
         struct fork_at fork_at;
         struct flat_spec flat;
         uint64_t cpus, memory, fork, timeout_ns, debug_exit, clones, fill_mib, seed, pool;
-        unsigned log_level, seccomp,
-                hugepages; /* enum message_level, ramet_seccomp, ramet_hugepages */
+        /* enum message_level, ramet_seccomp, ramet_hugepages, ramet_cow */
+        unsigned log_level, seccomp, hugepages, cow;
         bool json, help;
 
         uint64_t given;    /* bit i: row i of the table was given by the user */

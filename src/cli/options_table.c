@@ -15,6 +15,7 @@
 static const char *const levels[] = {"error", "warn", "info", "debug", NULL};
 static const char *const seccomps[] = {"on", "log", "off", NULL};
 static const char *const hugepages[] = {"auto", "on", "off", NULL};
+static const char *const cows[] = {"private", "trap", "rom", NULL};
 
 static int number(const struct option_row *row, void *out, const char *text, struct err *err)
 {
@@ -84,6 +85,11 @@ static int hugepage(const struct option_row *row, void *out, const char *text, s
         return parse_choice(text, hugepages, out, err);
 }
 
+static int cow(const struct option_row *row, void *out, const char *text, struct err *err)
+{
+        return parse_choice(text, cows, out, err);
+}
+
 static int flag(const struct option_row *row, void *out, const char *text, struct err *err)
 {
         *(bool *)out = true;
@@ -148,6 +154,9 @@ const struct option_row option_table[] = {
          seccomp, FIELD(seccomp)},
         {"hugepages", 0, COMMAND_RUN | COMMAND_DEMO, "MODE", "auto",
          "guest memory on huge pages: auto, on or off", STRING, hugepage, FIELD(hugepages)},
+        {"cow", 0, COMMAND_RUN | COMMAND_DEMO, "ENGINE", "private",
+         "what keeps a clone's writes from its template: private, trap or rom", STRING, cow,
+         FIELD(cow)},
         {"pool", 0, COMMAND_RUN | COMMAND_DEMO, "N", NULL,
          "empty machines made ahead of time for clones to start in (default: as many as --fork "
          "asks for, at most 16)",

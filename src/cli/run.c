@@ -62,6 +62,7 @@ static void describe(const struct options *o, struct ramet_vm_options *vm)
                 .console_out_fd = -1,
                 .seccomp = (enum ramet_seccomp)o->seccomp,
                 .hugepages = (enum ramet_hugepages)o->hugepages,
+                .cow = (enum ramet_cow)o->cow,
         };
 }
 

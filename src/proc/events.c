@@ -61,6 +61,7 @@ static struct ramet_frozen *frozen_new(struct ramet_process *p, const struct mes
                 .debug_exit_port = p->debug_exit_port,
                 .seccomp = p->seccomp,
                 .hugepages = p->hugepages,
+                .cow = p->cow,
                 .nfds = fds->n,
         };
         f->fork_point_ns = m->frozen.fork_point_ns;

@@ -57,6 +57,7 @@ struct ramet_frozen {
         uint16_t debug_exit_port;
         enum ramet_seccomp seccomp;
         enum ramet_hugepages hugepages;
+        enum ramet_cow cow;
         unsigned nfds; /* the state, then the layers */
         int fds[];
 };
@@ -107,6 +108,7 @@ struct ramet_process {
         uint16_t debug_exit_port;
         enum ramet_seccomp seccomp;
         enum ramet_hugepages hugepages;
+        enum ramet_cow cow;
 
         /* What it may say: */
         bool started;       /* STARTED or READY has come */

@@ -26,6 +26,7 @@ struct message_rule {
 
 static const char *check_boot(const void *msg, size_t length, unsigned nfds);
 static const char *check_clone(const void *msg, size_t length, unsigned nfds);
+static const char *check_shell(const void *msg, size_t length, unsigned nfds);
 static const char *check_event(const void *msg, size_t length, unsigned nfds);
 
 #define FIXED(s) sizeof(struct s), sizeof(struct s)
@@ -44,7 +45,7 @@ static const struct message_rule rules[] = {
          sizeof(struct message_boot), 1, 4, check_boot},
         {MESSAGE_CLONE, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_clone), 2,
          MESSAGE_LAYERS_MAX + 3, check_clone},
-        {MESSAGE_SHELL, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_shell), 0, 0, NULL},
+        {MESSAGE_SHELL, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_shell), 0, 0, check_shell},
         {MESSAGE_FORK, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_command), 0, 0, NULL},
         {MESSAGE_PAUSE, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_command), 0, 0, NULL},
         {MESSAGE_RESUME, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_command), 0, 0, NULL},
@@ -81,7 +82,8 @@ static const char *check_boot(const void *msg, size_t length, unsigned nfds)
             !ends(b->initramfs_name, sizeof b->initramfs_name) ||
             strnlen(b->cmdline, cmdline) != cmdline - 1)
                 return "a text that does not end";
-        if (b->seccomp > RAMET_SECCOMP_OFF || b->hugepages > RAMET_HUGEPAGES_OFF)
+        if (b->seccomp > RAMET_SECCOMP_OFF || b->hugepages > RAMET_HUGEPAGES_OFF ||
+            b->cow > RAMET_COW_ROM)
                 return "a setting out of range";
         return NULL;
 }
@@ -95,9 +97,17 @@ static const char *check_clone(const void *msg, size_t length, unsigned nfds)
         if (c->nlayers < 1 || c->nlayers > MESSAGE_LAYERS_MAX ||
             nfds != 1 + c->nlayers + (unsigned)__builtin_popcount(c->has))
                 return "another number of descriptors than announced";
-        if (c->seccomp > RAMET_SECCOMP_OFF || c->hugepages > RAMET_HUGEPAGES_OFF)
+        if (c->seccomp > RAMET_SECCOMP_OFF || c->hugepages > RAMET_HUGEPAGES_OFF ||
+            c->cow > RAMET_COW_ROM)
                 return "a setting out of range";
         return NULL;
+}
+
+static const char *check_shell(const void *msg, size_t length, unsigned nfds)
+{
+        const struct message_shell *s = msg;
+
+        return s->cow > RAMET_COW_ROM ? "a setting out of range" : NULL;
 }
 
 static const char *check_event(const void *msg, size_t length, unsigned nfds)

@@ -103,6 +103,8 @@ struct message_boot {
         uint32_t fork_at_doorbell;
         uint32_t seccomp;
         uint32_t hugepages;
+        uint32_t cow;
+        uint32_t reserved;
         char fork_text[MESSAGE_WATCH_MAX]; /* "": not by console */
         char kernel_name[PATH_MAX];
         char initramfs_name[PATH_MAX];
@@ -118,7 +120,7 @@ struct message_clone {
         uint32_t paused;
         uint32_t seccomp;
         uint32_t hugepages;
-        uint32_t reserved;
+        uint32_t cow;
 };
 
 /* A machine without a template yet: once it said WARM, CLONE tells it what to become. */
@@ -127,6 +129,8 @@ struct message_shell {
         uint64_t memory_bytes;
         uint32_t vcpus;
         uint32_t debug_exit_port;
+        uint32_t cow;
+        uint32_t reserved;
 };
 
 /* FORK (count), PAUSE, RESUME */

@@ -9,12 +9,13 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "proc/launcher.h"
 
-/* The size of the first version; no caller can have a shorter struct. */
-#define VM_OPTIONS_MIN    sizeof(struct ramet_vm_options)
+/* The sizes of the first version; no caller can have a shorter struct. */
+#define VM_OPTIONS_MIN    offsetof(struct ramet_vm_options, cow)
 #define CLONE_OPTIONS_MIN sizeof(struct ramet_clone_options)
 
 static int copy(const char *what, const void *from, size_t from_size, void *to, size_t to_size,
@@ -65,6 +66,8 @@ static int check_machine(const struct ramet_vm_options *o, struct err *err)
                 return err_input(err, "seccomp: unknown setting %u", (unsigned)o->seccomp);
         if ((unsigned)o->hugepages > RAMET_HUGEPAGES_OFF)
                 return err_input(err, "hugepages: unknown setting %u", (unsigned)o->hugepages);
+        if ((unsigned)o->cow > RAMET_COW_ROM)
+                return err_input(err, "cow: unknown engine %u", (unsigned)o->cow);
         return 0;
 }
 

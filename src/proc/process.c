@@ -345,6 +345,7 @@ int ramet_process_start(struct ramet_spawner *s, const struct ramet_vm_options *
         m->vcpus = p->vcpus = o.vcpus;
         m->seccomp = p->seccomp = o.seccomp;
         m->hugepages = p->hugepages = o.hugepages;
+        m->cow = p->cow = o.cow;
         m->flat_address = o.flat_address;
         m->flat_bits = o.flat ? o.flat_bits : 0;
         m->debug_exit_port = p->debug_exit_port = o.debug_exit_port;
@@ -404,6 +405,7 @@ static void inherit(struct ramet_process *p, const struct ramet_frozen *frozen)
         p->debug_exit_port = frozen->debug_exit_port;
         p->seccomp = frozen->seccomp;
         p->hugepages = frozen->hugepages;
+        p->cow = frozen->cow;
 }
 
 /* In a warm shell if one is ready and can be reached, else in a process of its own from the start.
@@ -442,6 +444,7 @@ int ramet_process_clone(struct ramet_spawner *s, struct ramet_frozen *frozen,
                 .nlayers = frozen->nfds - 1,
                 .seccomp = frozen->seccomp,
                 .hugepages = frozen->hugepages,
+                .cow = frozen->cow,
         };
         struct start start = {.msg = &m, .length = sizeof m, .frozen = frozen};
         struct err err;

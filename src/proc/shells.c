@@ -17,7 +17,7 @@
 static bool fits(const struct ramet_process *p, const struct ramet_frozen *f)
 {
         return p->memory_bytes == f->memory_bytes && p->vcpus == f->vcpus &&
-               p->debug_exit_port == f->debug_exit_port;
+               p->debug_exit_port == f->debug_exit_port && p->cow == f->cow;
 }
 
 /* How far it is: its channel takes the message in any case, and it is read when the shell is warm.
@@ -63,6 +63,7 @@ static int start_shell(struct ramet_process *like)
                 .memory_bytes = like->memory_bytes,
                 .vcpus = like->vcpus,
                 .debug_exit_port = like->debug_exit_port,
+                .cow = like->cow,
         };
         struct start start = {.msg = &m, .length = sizeof m};
         struct err err;
@@ -72,6 +73,7 @@ static int start_shell(struct ramet_process *like)
         p->memory_bytes = like->memory_bytes;
         p->vcpus = like->vcpus;
         p->debug_exit_port = like->debug_exit_port;
+        p->cow = like->cow;
         p->shell = p->was_shell = true;
         p->shell_next = s->shells;
         s->shells = p;

@@ -349,6 +349,7 @@ static int boot(struct process *p, const struct vm_process_shared *shared)
                           .vcpus = m->vcpus,
                           .debug_exit_port = m->debug_exit_port},
                 .hugepages = m->hugepages,
+                .cow = m->cow,
         };
         unsigned next = 0;
         int ret = prepare_loop(p, &options);
@@ -392,11 +393,15 @@ static int spawn(struct process *p, const struct vm_process_shared *shared,
         const struct message_clone *m = &p->first.clone;
         unsigned next = 1 + m->nlayers;
         struct template *t;
-        int ret = template_import(p->fds.fd[0], p->fds.fd + 1, m->nlayers, &t, &p->err);
+        int ret;
 
+        if (p->vm && options->cow != m->cow)
+                return err_input(&p->err, "a shell cannot change its copy-on-write engine");
+        ret = template_import(p->fds.fd[0], p->fds.fd + 1, m->nlayers, &t, &p->err);
         if (ret)
                 return ret;
         options->hugepages = m->hugepages;
+        options->cow = m->cow;
         options->console_in_fd = take_fd(p, &next, m->has & MESSAGE_HAS_CONSOLE_IN);
         options->console_out_fd = take_fd(p, &next, m->has & MESSAGE_HAS_CONSOLE_OUT);
         ret = make_clone(p, options, t);
@@ -437,6 +442,7 @@ static int spawn_warm(struct process *p, const struct vm_process_shared *shared)
                           .debug_exit_port = m->debug_exit_port},
                 .console_in_fd = -1,
                 .console_out_fd = -1,
+                .cow = m->cow,
         };
         int ret = prepare_loop(p, &options);
 

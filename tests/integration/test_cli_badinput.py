@@ -29,7 +29,7 @@ BAD_VALUES = [
     ('--console', 'tape', 'stdio'), ('--console', 'file=%d', '%c'), ('--log-level', 'loud', 'debug'),
     ('--debug-exit', '0', 'from 1 to 65535'), ('--debug-exit', '0x10000', 'from 1 to 65535'),
     ('--flat', 'here', 'address'), ('--flat', '0x1000,8', '16'), ('--seccomp', 'maybe', 'on, log or off'),
-    ('--hugepages', 'big', 'auto, on or off'), ('--kernel', '', 'path'),
+    ('--hugepages', 'big', 'auto, on or off'), ('--cow', 'foo', 'private, trap or rom'), ('--kernel', '', 'path'),
 ]
 
 
@@ -66,7 +66,7 @@ def one_file_for_many_consoles():
 
 @cases_for([('pause',), ('kill', 'a', 'b'), ('list', 'web'), ('fork', 'web', '-n', '0'), ('kill', 'web.x'),
             ('resume', '../web'), ('demo', '--fork', '0'), ('demo', '--fill', '500'), ('demo', '--seed', 'xyz'),
-            ('demo', 'x')])
+            ('demo', '--cow', 'milk'), ('demo', 'x')])
 def other_commands(words):
     expect_error(ramet(*words), INPUT)
 

@@ -58,6 +58,7 @@ static void defaults(void **state)
         assert_int_equal(o.log_level, MESSAGE_WARN);
         assert_int_equal(o.seccomp, RAMET_SECCOMP_ON);
         assert_int_equal(o.hugepages, RAMET_HUGEPAGES_AUTO);
+        assert_int_equal(o.cow, RAMET_COW_PRIVATE);
         assert_false(options_given(&o, "cpus"));
         assert_int_equal(READ(COMMAND_DEMO), 0);
         assert_int_equal(o.fork, 4);
@@ -77,6 +78,10 @@ static void the_command_line(void **state)
         assert_int_equal(o.debug_exit, 0xf4);
         assert_int_equal(o.seccomp, RAMET_SECCOMP_LOG);
         assert_true(options_given(&o, "cpus"));
+        assert_int_equal(READ(COMMAND_RUN, "--kernel", "k", "--cow", "trap"), 0);
+        assert_int_equal(o.cow, RAMET_COW_TRAP);
+        assert_int_equal(READ(COMMAND_DEMO, "--cow", "rom"), 0);
+        assert_int_equal(o.cow, RAMET_COW_ROM);
         assert_int_equal(READ(COMMAND_FORK, "web", "-n", "7"), 0);
         assert_int_equal(o.clones, 7);
         assert_int_equal(o.nrest, 1);

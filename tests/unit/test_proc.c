@@ -654,9 +654,26 @@ static void options_out_of_range_are_refused(void **state)
         o.flat_bits = 8;
         refuse(o, "8 bits");
         o = ok;
+        o.cow = (enum ramet_cow)(RAMET_COW_ROM + 1);
+        refuse(o, "unknown engine 3");
+        o = ok;
         o.size = 8;
         refuse(o, "size is 8");
+        o.size = offsetof(struct ramet_vm_options, cow) - 1;
+        refuse(o, "at least");
         free(text);
+}
+
+/* Of the first version: what is behind its end counts as zero, whatever is there. */
+static void shorter_options_are_taken(void **state)
+{
+        struct ramet_vm_options o = options("clean");
+        struct ramet_process *p;
+
+        o.size = offsetof(struct ramet_vm_options, cow);
+        o.cow = (enum ramet_cow)77;
+        assert_int_equal(ramet_process_start(sp, &o, &p), 0);
+        ramet_process_release(p);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -680,6 +697,7 @@ int main(void)
                 TEST(a_leaked_socket_keeps_nobody_alive),
                 TEST(a_forked_child_does_not_matter),
                 TEST(options_out_of_range_are_refused),
+                TEST(shorter_options_are_taken),
         };
 
         return cmocka_run_group_tests_name("proc", tests, NULL, NULL);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -177,6 +178,33 @@ static void fields_out_of_range_are_refused(void **state)
         assert_non_null(check(&m, 0));
 }
 
+/* What a launcher says is checked as well: the last engine there is, and the next. */
+static void engines_out_of_range_are_refused(void **state)
+{
+        static struct message_boot boot = {.has = 0};
+        struct message_clone clone = {.nlayers = 1};
+        struct message_shell shell = {0};
+        const size_t boot_length = offsetof(struct message_boot, cmdline) + 1;
+
+        boot.head = (struct message_head){MESSAGE_BOOT, MESSAGE_VERSION, (uint32_t)boot_length, 1};
+        clone.head = (struct message_head){MESSAGE_CLONE, MESSAGE_VERSION, sizeof clone, 2};
+        shell.head = (struct message_head){MESSAGE_SHELL, MESSAGE_VERSION, sizeof shell, 0};
+        for (unsigned cow = RAMET_COW_ROM; cow <= RAMET_COW_ROM + 1; cow++) {
+                bool bad = cow > RAMET_COW_ROM;
+
+                boot.cow = clone.cow = shell.cow = cow;
+                assert_int_equal(
+                        message_check(MESSAGE_LAUNCHER_TO_MACHINE, &boot, boot_length, 1) != NULL,
+                        bad);
+                assert_int_equal(
+                        message_check(MESSAGE_LAUNCHER_TO_MACHINE, &clone, sizeof clone, 2) != NULL,
+                        bad);
+                assert_int_equal(
+                        message_check(MESSAGE_LAUNCHER_TO_MACHINE, &shell, sizeof shell, 0) != NULL,
+                        bad);
+        }
+}
+
 static void descriptors_are_counted(void **state)
 {
         struct message_event m = event(MESSAGE_FROZEN);
@@ -295,6 +323,7 @@ int main(void)
                 TEST(a_command_line_may_be_long),
                 TEST(hostile_bytes_are_refused),
                 TEST(fields_out_of_range_are_refused),
+                TEST(engines_out_of_range_are_refused),
                 TEST(descriptors_are_counted),
                 TEST(refused_messages_leave_no_descriptor),
                 TEST(noise_never_gets_through_broken),
