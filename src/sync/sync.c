@@ -1,76 +1,94 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The generation barrier. What must hold: when sync_flush() or sync_stop() returns, no participant
- * uses a translation that it read before the call.
+ * uses a translation that it read before the call; and who enters later sees what was changed and
+ * posted before it.
  *
- * Every argument below is of one shape, Dekker's: each side publishes its own word with a
- * sequentially consistent store and then reads the other side's word, so that at least one of the
- * two sees the other. The pairs:
+ * All atomics are sequentially consistent, but the counters. The argument is C11's: the operations
+ * named below are in one total order S, which agrees with each thread's program order. Pairs (A),
+ * (B) and (D) have Dekker's shape: each side writes its own word, then reads the other's, so that
+ * at least one of the two sees the other.
  *
- *   (A) enter vs. stop        participant: entered = gen;      then reads stopped, generation
- *                             initiator:   stopped = 1 / generation++;  then reads entered
- *       Either the participant sees the change and goes back out, or the initiator sees it inside
- *       and waits for it.
- *   (B) guest_begin vs. kick  participant: mode = IN_GUEST;    then reads requests, stopped,
- * generation requester:   the request;         then reads mode Either the participant sees the
- * request and does not enter, or the requester sees IN_GUEST and kicks. A kick between the check
- * and KVM_RUN is not lost either: its signal handler sets immediate_exit, which was cleared before
- * (B). (C) exit vs. wait         participant: entered = 0;         then reads waiting initiator:
- * waiting++;           then reads entered Either the participant wakes the initiator, or the
- * initiator sees it outside. The futex word `left` is read before `entered`, so that a wake-up
- * between the two is not slept through.
+ *   (A) enter / change
+ *         participant   entered = gen       then reads   stopped, generation
+ *         initiator     stopped = 1,        then reads   entered
+ *                       generation++
+ *       If the initiator reads `entered` as it was before, then that read comes first in S, so the
+ *       participant reads the new `stopped` and goes back, or the new `generation`. Reading the
+ *       latter is what makes the initiator's change and posts visible to it (the increment
+ *       releases, the read acquires); therefore it reads it even if it has one already.
  *
- * IN_GUEST -> EXITING is a compare-and-swap, so that of many requesters one sends the signal.
- * The 64-bit generation never wraps: at one flush a nanosecond it lasts 580 years.
+ *   (B) guest entry / kick                                                        (kick.c)
+ *         participant   mode = IN_GUEST     then reads   requests, stopped, generation
+ *         requester     requests |= bit,    then reads   mode
+ *                       or as in (A)
+ *       Either the participant does not enter guest mode, or the requester kicks it.
+ *
+ *   (C) exit / wait
+ *         participant   xchg(entered, 0), and if AWAITED was in it:   left++, wake
+ *         initiator     reads left; cas(entered, e, e | AWAITED); sleeps if left is the same
+ *       Both change one word. If the exchange comes first, the initiator sees it outside. If the
+ *       compare-and-swap does, the participant increments `left` after the initiator has read it.
+ *       What the participant did inside happens before what the initiator does after its wait
+ *       (the exchange releases, the initiator's read acquires). No exit has a system call unless
+ *       somebody sleeps for that participant.
+ *
+ *   (D) lend / look
+ *         lender        io.entered = gen    then reads   generation; if it is not gen: lent++
+ *         initiator     generation++        then reads   io.entered
+ *       An initiator that has looked at @io before it was lent to, and at the lender after it left,
+ *       would miss both. If the lender reads its own generation, the increment, and so each look,
+ *       comes after io.entered in S. If not, it increments `lent` before it can leave: who sees it
+ *       outside finds `lent` changed since before its look at @io, and looks at everyone again.
+ *
+ *   (E) stop / stop
+ *         waiter        next_turn++         then reads   turn
+ *         owner         turn++              then reads   next_turn
+ *       Either the waiter sees its turn, or the owner sees the waiter and wakes it.
+ *
+ * `entered` may lag behind `generation`, if that changes while a participant enters: it is then
+ * like one that had been inside already. That costs a look or a kick, never safety, and an entry
+ * has no loop that a storm of flushes could keep going.
+ *
+ * 63 bits of a generation last 290 years at a flush a nanosecond.
+ *
+ * The Promela model of this file and kick.c is tests/model.
  */
-#include "sync/sync.h"
+#include "sync/internal.h"
 
-#include <limits.h>
-#include <linux/futex.h>
-#include <stddef.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#define SPINS 200 /* a participant that is about to leave does so within a microsecond */
-
-static void futex_wait(_Atomic uint32_t *word, uint32_t value)
-{
-        syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
-}
-
-static void futex_wake_all(_Atomic uint32_t *word)
-{
-        syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-}
+/* One that was about to leave does so within some microseconds; more only keeps a processor from
+ * one that is awaited, where there are fewer processors than threads. */
+#define SPINS 100
 
 static void cpu_relax(void)
 {
 #if defined(__x86_64__)
         __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ volatile("yield");
 #endif
 }
+
+/* --- participants --- */
 
 void sync_domain_init(struct sync_domain *d)
 {
         static _Atomic uint64_t last_id;
 
-        *d = (struct sync_domain){.id = atomic_fetch_add(&last_id, 1) + 1};
+        *d = (struct sync_domain){.id = atomic_fetch_add(&last_id, 1) + 1, .generation = 1};
         pthread_mutex_init(&d->list_lock, NULL);
-        pthread_mutex_init(&d->owner_lock, NULL);
-        atomic_store(&d->generation, 1);
 }
 
 void sync_domain_fini(struct sync_domain *d)
 {
         pthread_mutex_destroy(&d->list_lock);
-        pthread_mutex_destroy(&d->owner_lock);
 }
 
 void sync_join(struct sync_domain *d, struct sync_participant *p, void (*kick)(void *data),
                void *kick_data)
 {
-        *p = (struct sync_participant){.domain = d, .kick = kick, .kick_data = kick_data};
+        *p = (struct sync_participant){
+                .domain = d, .kick = kick, .kick_data = kick_data, .joined = 1};
         pthread_mutex_init(&p->fifo_lock, NULL);
         pthread_mutex_lock(&d->list_lock);
         p->next = d->first;
@@ -80,179 +98,100 @@ void sync_join(struct sync_domain *d, struct sync_participant *p, void (*kick)(v
         pthread_mutex_unlock(&d->list_lock);
 }
 
-/* (C): whoever waits for somebody to leave looks again. */
-static void announce_left(struct sync_domain *d)
+/* (C). @p may be gone as soon as it is seen to be outside. */
+static void set_entered(struct sync_participant *p, uint64_t gen)
 {
-        if (atomic_load(&d->waiting) == 0)
-                return;
-        atomic_fetch_add(&d->left, 1);
-        futex_wake_all(&d->left);
+        struct sync_domain *d = p->domain;
+
+        if (atomic_exchange(&p->entered, gen) & SYNC_AWAITED) {
+                atomic_fetch_add(&d->left, 1);
+                sync_futex_wake_all(&d->left);
+        }
 }
 
 void sync_leave(struct sync_participant *p)
 {
         struct sync_domain *d = p->domain;
 
-        if (!d)
+        if (!atomic_exchange(&p->joined, 0))
                 return;
-        atomic_store(&p->entered, 0);
-        announce_left(d);
-        pthread_mutex_lock(&d->list_lock);
+        pthread_mutex_lock(&d->list_lock); /* a kick that has begun ends first */
         if (p->prev)
                 p->prev->next = p->next;
         else
                 d->first = p->next;
         if (p->next)
                 p->next->prev = p->prev;
+        atomic_store(&p->mode, SYNC_OUTSIDE_GUEST);
         pthread_mutex_unlock(&d->list_lock);
+        sync_admitted(p);
+        set_entered(p, 0);
         pthread_mutex_destroy(&p->fifo_lock);
-        p->domain = NULL;
-}
-
-void sync_enter(struct sync_participant *p)
-{
-        struct sync_domain *d = p->domain;
-
-        for (;;) {
-                uint64_t gen = atomic_load(&d->generation);
-
-                while (atomic_load(&d->stopped))
-                        futex_wait(&d->stopped, 1);
-                atomic_store(&p->entered, gen); /* (A) */
-                if (!atomic_load(&d->stopped) && atomic_load(&d->generation) == gen)
-                        break;
-                atomic_store(&p->entered, 0);
-                announce_left(d);
-        }
-        announce_left(d); /* a flush is content with a new generation, too */
 }
 
 bool sync_try_enter(struct sync_participant *p)
 {
         struct sync_domain *d = p->domain;
-        uint64_t gen = atomic_load(&d->generation);
+        uint64_t gen = atomic_load(&d->generation), now;
 
-        if (atomic_load(&d->stopped))
-                return false;
         atomic_store(&p->entered, gen); /* (A) */
-        if (!atomic_load(&d->stopped) && atomic_load(&d->generation) == gen)
-                return true;
-        sync_exit(p);
-        return false;
+        if (atomic_load(&d->stopped)) {
+                set_entered(p, 0);
+                return false;
+        }
+        now = atomic_load(&d->generation);
+        if (now != gen)
+                set_entered(p, now); /* it has used nothing yet */
+        return true;
 }
 
-/* (D): a scan that saw @io outside, just before this, and @from outside, just after, looks again.
- */
-void sync_lend(const struct sync_participant *from, struct sync_participant *io)
+void sync_enter(struct sync_participant *p)
 {
-        atomic_store(&io->entered, atomic_load(&from->entered));
-        atomic_fetch_add(&from->domain->lent, 1);
+        struct sync_domain *d = p->domain;
+        unsigned refused = 0;
+
+        while (atomic_load(&d->stopped) || !sync_try_enter(p)) {
+                uint32_t one = 1;
+
+                sync_refused(p, ++refused);
+                atomic_compare_exchange_strong(&d->stopped, &one, 2);
+                sync_futex_wait(&d->stopped, 2, NULL);
+        }
+        if (refused >= SYNC_PATIENCE)
+                sync_admitted(p);
 }
 
 void sync_exit(struct sync_participant *p)
 {
-        atomic_store(&p->entered, 0); /* (C) */
-        announce_left(p->domain);
+        set_entered(p, 0);
 }
 
-/* --- invalidations --- */
-
-/* A FIFO that is full is worth less than forgetting everything: from then on, until that has been
- * taken, ranges are not recorded. */
-static void post_to(struct sync_participant *p, const struct sync_invalidation *inv)
+void sync_lend(const struct sync_participant *from, struct sync_participant *io)
 {
-        pthread_mutex_lock(&p->fifo_lock);
-        p->kinds |= inv->kinds;
-        if (inv->kinds & SYNC_CURRENT)
-                p->nranges = 0;
-        for (unsigned i = 0; i < inv->nranges && !(p->kinds & SYNC_CURRENT) && !p->overflowed;
-             i++) {
-                if (p->nranges == SYNC_FIFO) {
-                        p->overflowed = true;
-                        p->kinds |= SYNC_CURRENT;
-                        p->nranges = 0;
-                        atomic_fetch_add(&p->domain->overflows, 1);
-                        break;
-                }
-                p->fifo[p->nranges++] = inv->ranges[i];
+        struct sync_domain *d = from->domain;
+        uint64_t gen = sync_entered(from);
+
+        atomic_store(&io->entered, gen); /* (D) */
+        if (atomic_load(&d->generation) != gen)
+                atomic_fetch_add(&d->lent, 1);
+}
+
+/* --- initiators --- */
+
+/* Is @p inside with a generation below @upto? If so, and @sleep, have it wake us. */
+static bool awaited(struct sync_participant *p, uint64_t upto, bool sleep)
+{
+        uint64_t e = atomic_load(&p->entered);
+
+        while ((e & ~SYNC_AWAITED) != 0 && (e & ~SYNC_AWAITED) < upto) {
+                if (!sleep || (e & SYNC_AWAITED) ||
+                    atomic_compare_exchange_weak(&p->entered, &e, e | SYNC_AWAITED)) /* (C) */
+                        return true;
         }
-        atomic_store(&p->posted, p->kinds || p->nranges);
-        pthread_mutex_unlock(&p->fifo_lock);
-}
-
-bool sync_take(struct sync_participant *p, struct sync_taken *taken)
-{
-        if (!atomic_load(&p->posted))
-                return false;
-        pthread_mutex_lock(&p->fifo_lock);
-        taken->kinds = p->kinds;
-        taken->nranges = p->nranges;
-        memcpy(taken->ranges, p->fifo, p->nranges * sizeof p->fifo[0]);
-        p->kinds = 0;
-        p->nranges = 0;
-        p->overflowed = false;
-        atomic_store(&p->posted, 0);
-        pthread_mutex_unlock(&p->fifo_lock);
-        return true;
-}
-
-bool sync_serve(struct sync_served *served, const struct sync_domain *d)
-{
-        if (served->domain_id == d->id)
-                return false;
-        served->domain_id = d->id;
-        return true;
-}
-
-bool sync_pending(const struct sync_participant *p)
-{
-        const struct sync_domain *d = p->domain;
-
-        return atomic_load(&p->requests) || atomic_load(&d->stopped) ||
-               atomic_load(&d->generation) != atomic_load(&p->entered);
-}
-
-bool sync_guest_begin(struct sync_participant *p)
-{
-        atomic_store(&p->mode, SYNC_IN_GUEST); /* (B) */
-        if (!sync_pending(p))
-                return true;
-        atomic_store(&p->mode, SYNC_OUTSIDE_GUEST);
         return false;
 }
 
-void sync_guest_end(struct sync_participant *p)
-{
-        atomic_store(&p->mode, SYNC_OUTSIDE_GUEST);
-}
-
-static void kick(struct sync_participant *p)
-{
-        uint32_t in_guest = SYNC_IN_GUEST;
-
-        if (!atomic_compare_exchange_strong(&p->mode, &in_guest, SYNC_EXITING)) /* (B) */
-                return;
-        atomic_fetch_add(&p->domain->kicks, 1);
-        p->kick(p->kick_data);
-}
-
-void sync_request(struct sync_participant *p, unsigned request)
-{
-        atomic_fetch_or(&p->requests, 1ull << request);
-        kick(p);
-}
-
-bool sync_test_clear(struct sync_participant *p, unsigned request)
-{
-        uint64_t bit = 1ull << request;
-
-        if (!(atomic_load(&p->requests) & bit))
-                return false;
-        return atomic_fetch_and(&p->requests, ~bit) & bit;
-}
-
-/* True when somebody may still use what was before @gen (0: when somebody is inside at all). */
-static bool somebody_inside(struct sync_domain *d, uint64_t gen)
+static bool somebody_inside(struct sync_domain *d, uint64_t upto, bool sleep)
 {
         bool inside = false;
         uint64_t lent;
@@ -260,74 +199,87 @@ static bool somebody_inside(struct sync_domain *d, uint64_t gen)
         pthread_mutex_lock(&d->list_lock);
         do {
                 lent = atomic_load(&d->lent); /* (D) */
-                for (struct sync_participant *p = d->first; p && !inside; p = p->next) {
-                        uint64_t entered = atomic_load(&p->entered);
-
-                        inside = entered != 0 && (gen == 0 || entered < gen);
-                }
+                for (struct sync_participant *p = d->first; p && !inside; p = p->next)
+                        inside = awaited(p, upto, sleep);
         } while (!inside && atomic_load(&d->lent) != lent);
         pthread_mutex_unlock(&d->list_lock);
         return inside;
 }
 
-static void kick_all(struct sync_domain *d)
+static void wait_until_left(struct sync_domain *d, uint64_t upto)
 {
-        pthread_mutex_lock(&d->list_lock);
-        for (struct sync_participant *p = d->first; p; p = p->next)
-                kick(p);
-        pthread_mutex_unlock(&d->list_lock);
-}
-
-static void wait_until_left(struct sync_domain *d, uint64_t gen)
-{
+        if (RAMET_TOOTH_NO_WAIT)
+                return;
         for (unsigned i = 0; i < SPINS; i++) {
-                if (!somebody_inside(d, gen))
+                if (!somebody_inside(d, upto, false))
                         return;
+                sync_count(&d->counters.spins);
                 cpu_relax();
         }
-        atomic_fetch_add(&d->waiting, 1); /* (C) */
         for (;;) {
-                uint32_t left = atomic_load(&d->left);
+                uint32_t left = atomic_load(&d->left); /* (C) */
 
-                if (!somebody_inside(d, gen))
-                        break;
-                futex_wait(&d->left, left);
+                if (!somebody_inside(d, upto, true))
+                        return;
+                sync_count(&d->counters.sleeps);
+                sync_futex_wait(&d->left, left, NULL);
         }
-        atomic_fetch_sub(&d->waiting, 1);
-}
-
-void sync_post(struct sync_domain *d, const struct sync_invalidation *inv)
-{
-        pthread_mutex_lock(&d->list_lock);
-        for (struct sync_participant *p = d->first; p; p = p->next)
-                post_to(p, inv);
-        pthread_mutex_unlock(&d->list_lock);
 }
 
 void sync_flush(struct sync_domain *d, const struct sync_invalidation *inv)
 {
         uint64_t gen;
 
+        sync_count(&d->counters.flushes);
+        sync_grace(d);
+        pthread_mutex_lock(&d->list_lock);
         if (inv)
-                sync_post(d, inv);
-        gen = atomic_fetch_add(&d->generation, 1) + 1; /* (A), (B) */
-
-        kick_all(d);
+                sync_post_locked(d, inv);
+        gen = atomic_fetch_add(&d->generation, 1) + 1; /* (A) */
+        sync_kick_all_locked(d, gen);
+        pthread_mutex_unlock(&d->list_lock);
         wait_until_left(d, gen);
+}
+
+static void take_turn(struct sync_domain *d)
+{
+        uint32_t mine = atomic_fetch_add(&d->next_turn, 1), turn; /* (E) */
+
+        while ((turn = atomic_load(&d->turn)) != mine)
+                sync_futex_wait(&d->turn, turn, NULL);
+}
+
+static void end_turn(struct sync_domain *d)
+{
+        uint32_t next = atomic_fetch_add(&d->turn, 1) + 1; /* (E) */
+
+        if (atomic_load(&d->next_turn) != next)
+                sync_futex_wake_all(&d->turn);
 }
 
 void sync_stop(struct sync_domain *d)
 {
-        pthread_mutex_lock(&d->owner_lock);
-        atomic_store(&d->stopped, 1); /* (A), (B) */
-        atomic_fetch_add(&d->generation, 1);
-        kick_all(d);
-        wait_until_left(d, 0);
+        sync_count(&d->counters.stops);
+        take_turn(d);
+        sync_grace(d);
+        atomic_store(&d->stopped, 1); /* (A) */
+        pthread_mutex_lock(&d->list_lock);
+        atomic_fetch_add(&d->generation, 1); /* (D), and a stop is a flush, too */
+        sync_kick_all_locked(d, UINT64_MAX);
+        pthread_mutex_unlock(&d->list_lock);
+        wait_until_left(d, UINT64_MAX);
+}
+
+void sync_post(struct sync_domain *d, const struct sync_invalidation *inv)
+{
+        pthread_mutex_lock(&d->list_lock);
+        sync_post_locked(d, inv);
+        pthread_mutex_unlock(&d->list_lock);
 }
 
 void sync_resume(struct sync_domain *d)
 {
-        atomic_store(&d->stopped, 0);
-        futex_wake_all(&d->stopped);
-        pthread_mutex_unlock(&d->owner_lock);
+        if (atomic_exchange(&d->stopped, 0) == 2)
+                sync_futex_wake_all(&d->stopped);
+        end_turn(d);
 }

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Requests and kick: how a vCPU gets out of guest mode, once, and only if it is there.
+ *
+ *     OUTSIDE_GUEST --- guest_begin ---> IN_GUEST --- the first to kick ---> EXITING
+ *           ^                               |                                   |
+ *           '----------- guest_end ---------+-----------------------------------'
+ *
+ * Pair (B), see sync.c: the participant writes mode = IN_GUEST and then reads requests, stopped and
+ * generation; a requester writes one of those and then reads mode. IN_GUEST to EXITING is a
+ * compare-and-swap: of many requesters one sends the signal. Who finds EXITING instead need not:
+ * EXITING comes before the participant's next IN_GUEST, so also before its next look.
+ *
+ * What happens between that look and KVM_RUN is up to the kick itself: its signal handler sets
+ * immediate_exit, which the participant has cleared before guest_begin, so KVM_RUN returns at once.
+ * A kick that comes late, when the participant has left guest mode on its own and entered it anew,
+ * costs it an exit.
+ *
+ * Kicks are sent holding the list lock, and a participant leaves under that lock: no signal goes to
+ * a thread that has left and ended.
+ */
+#include "sync/internal.h"
+
+bool sync_pending(const struct sync_participant *p)
+{
+        const struct sync_domain *d = p->domain;
+
+        return atomic_load(&p->requests) || atomic_load(&d->stopped) ||
+               atomic_load(&d->generation) != sync_entered(p);
+}
+
+bool sync_guest_begin(struct sync_participant *p)
+{
+        atomic_store(&p->mode, SYNC_IN_GUEST); /* (B) */
+        if (!sync_pending(p)) {
+                if (p->refused) {
+                        p->refused = 0;
+                        sync_admitted(p);
+                }
+                return true;
+        }
+        atomic_store(&p->mode, SYNC_OUTSIDE_GUEST);
+        sync_refused(p, ++p->refused);
+        return false;
+}
+
+void sync_guest_end(struct sync_participant *p)
+{
+        atomic_store(&p->mode, SYNC_OUTSIDE_GUEST);
+}
+
+void sync_kick_locked(struct sync_participant *p)
+{
+        uint32_t in_guest = SYNC_IN_GUEST;
+
+        if (!atomic_compare_exchange_strong(&p->mode, &in_guest, SYNC_EXITING)) /* (B) */
+                return;
+        sync_count(&p->domain->counters.kicks);
+        p->kick(p->kick_data);
+}
+
+/* Who is seen outside here, or inside with a newer generation, has yet to look at `generation` if
+ * it means to enter guest mode, and will see what the caller has written there. */
+void sync_kick_all_locked(struct sync_domain *d, uint64_t upto)
+{
+        for (struct sync_participant *p = d->first; p; p = p->next) {
+                uint64_t entered = sync_entered(p);
+
+                if (p->kick && entered != 0 && entered < upto)
+                        sync_kick_locked(p);
+        }
+}
+
+void sync_request(struct sync_participant *p, unsigned request)
+{
+        atomic_fetch_or(&p->requests, 1ull << request);
+        if (atomic_load(&p->mode) != SYNC_IN_GUEST) /* (B) */
+                return;
+        pthread_mutex_lock(&p->domain->list_lock);
+        if (atomic_load(&p->joined))
+                sync_kick_locked(p);
+        pthread_mutex_unlock(&p->domain->list_lock);
+}
+
+bool sync_test_clear(struct sync_participant *p, unsigned request)
+{
+        uint64_t bit = 1ull << request;
+
+        if (!(atomic_load(&p->requests) & bit))
+                return false;
+        return atomic_fetch_and(&p->requests, ~bit) & bit;
+}
