@@ -18,7 +18,7 @@
 #include "base/record.h"
 #include "io/chardev.h"
 #include "io/loop.h"
-#include "mem/guest_mem.h"
+#include "mem/access.h"
 
 enum device_event {
         DEVICE_POWEROFF,  /* the guest turned itself off */
@@ -29,7 +29,9 @@ enum device_event {
 
 /* What a device may use; owned by the machine, outlives every device. */
 struct device_env {
-        const struct guest_mem *mem;
+        /* Guest memory, for the loop's thread: callbacks of the loop, create, restore. A register
+         * access, which comes on a vCPU's thread, leaves what needs memory to the loop. */
+        struct guest_access *mem;
         struct loop *loop;
         struct chardev *console; /* never NULL */
         /* Set an interrupt line. Edge-triggered users raise and lower. Any thread. */

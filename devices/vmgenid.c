@@ -38,7 +38,7 @@ static int draw(struct vmgenid *v)
         while (n < 0 && errno == EINTR);
         if (n != sizeof guid)
                 return n < 0 ? -errno : -EIO;
-        ret = guest_mem_write(v->env->mem, LAYOUT_VMGENID, guid, sizeof guid);
+        ret = guest_access_write(v->env->mem, LAYOUT_VMGENID, guid, sizeof guid);
         if (ret == 0)
                 memcpy(v->guid, guid, sizeof guid);
         return ret;
@@ -110,7 +110,7 @@ static int vmgenid_restore(void *dev, const void *record, uint32_t version, stru
         uint8_t guid[sizeof v->guid];
 
         memcpy(guid, record, sizeof guid);
-        if (guest_mem_write(v->env->mem, LAYOUT_VMGENID, guid, sizeof guid))
+        if (guest_access_write(v->env->mem, LAYOUT_VMGENID, guid, sizeof guid))
                 return err_input(err, "vmgenid: the machine has no memory at 0x%llx",
                                  LAYOUT_VMGENID);
         memcpy(v->guid, guid, sizeof guid);

@@ -52,6 +52,22 @@ uint8_t *guest_mem_span(const struct guest_mem *mem, uint64_t gpa, uint64_t len,
         return r->hva + (gpa - r->gpa) + (moved ? mem->moved_by : 0);
 }
 
+void guest_mem_mark_dirty(const struct guest_mem *mem, uint64_t gpa, uint64_t len)
+{
+        const struct guest_region *r = mem->dirty && len ? find(mem, gpa, len) : NULL;
+        uint64_t first, last;
+
+        if (!r)
+                return;
+        first = (r->offset + (gpa - r->gpa)) / PAGE;
+        last = (r->offset + (gpa - r->gpa) + len - 1) / PAGE;
+        for (uint64_t page = first; page <= last; page++) {
+                uint64_t *word = &mem->dirty[page / 64], bit = 1ull << page % 64;
+
+                __atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST);
+        }
+}
+
 int guest_mem_read(const struct guest_mem *mem, uint64_t gpa, void *buf, size_t len)
 {
         uint8_t *to = buf;
@@ -78,6 +94,7 @@ int guest_mem_write(const struct guest_mem *mem, uint64_t gpa, const void *buf, 
                 uint8_t *p = guest_mem_span(mem, gpa, len, &n);
 
                 memcpy(p, from, n);
+                guest_mem_mark_dirty(mem, gpa, n);
         }
         return 0;
 }
@@ -92,11 +109,12 @@ int guest_mem_set(const struct guest_mem *mem, uint64_t gpa, int byte, size_t le
                 uint8_t *p = guest_mem_span(mem, gpa, len, &n);
 
                 memset(p, byte, n);
+                guest_mem_mark_dirty(mem, gpa, n);
         }
         return 0;
 }
 
-static int load(uint8_t *p, int fd, uint64_t file_offset, size_t len)
+int guest_mem_pread(int fd, uint8_t *p, size_t len, uint64_t file_offset)
 {
         while (len > 0) {
                 ssize_t n = pread(fd, p, len, (off_t)file_offset);
@@ -125,7 +143,8 @@ int guest_mem_load(const struct guest_mem *mem, uint64_t gpa, int fd, uint64_t f
         for (; len > 0 && r == 0; gpa += n, file_offset += n, len -= n) {
                 uint8_t *p = guest_mem_span(mem, gpa, len, &n);
 
-                r = load(p, fd, file_offset, n);
+                r = guest_mem_pread(fd, p, n, file_offset);
+                guest_mem_mark_dirty(mem, gpa, n);
         }
         return r;
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The one way in which Ramet itself touches guest memory. Every access is checked against the
- * regions for overflow and bounds before a byte moves; a range may not leave its region. What is
- * behind the host addresses (layers, copy-on-write) is backing.h's business.
+ * Where guest memory is, and the one way in which Ramet itself touches it. Every access is checked
+ * against the regions for overflow and bounds before a byte moves; a range may not leave its
+ * region. What is behind the host addresses (layers, copy-on-write) is backing.h's business.
  *
  * Who may call: a thread that is an active participant of the VM (sync.h), or any thread while the
- * VM's vCPUs do not exist yet. Guest memory changes under the reader's feet: copy once, check the
- * copy.
+ * VM's vCPUs do not exist yet. access.h is a thread's way to do that, with a cache: devices, vCPUs
+ * and debuggers use it; what fills memory before the machine runs uses this. Guest memory changes
+ * under the reader's feet: copy once, check the copy.
  */
 #ifndef RAMET_MEM_GUEST_MEM_H
 #define RAMET_MEM_GUEST_MEM_H
@@ -31,6 +32,9 @@ struct guest_mem {
          * while every participant is stopped. NULL: all pages are where the region says. */
         const uint64_t *moved; /* [o] */
         ptrdiff_t moved_by;    /* [I] */
+        /* Who asks what Ramet itself wrote: a bit per page of the layers' offsets, set atomically
+         * after each write. Changes while every participant is stopped. NULL: nobody asks. */
+        uint64_t *dirty; /* [o], the bits [a] */
 };
 
 /* Where [gpa, gpa + len) is, and how many bytes of it (at least 1, at most len) lie there in one
@@ -51,6 +55,13 @@ int guest_mem_set(const struct guest_mem *mem, uint64_t gpa, int byte, size_t le
  * 0, -EFAULT when the range is not RAM, -ENODATA when the file ends early, or -errno. */
 int guest_mem_load(const struct guest_mem *mem, uint64_t gpa, int fd, uint64_t file_offset,
                    size_t len);
+
+/* What was written through a pointer: mark its pages dirty; the range is RAM of one region. The
+ * functions above do it themselves. Any thread. */
+void guest_mem_mark_dirty(const struct guest_mem *mem, uint64_t gpa, uint64_t len);
+
+/* Fill [p, p + len) from a file: pread, retried until done. 0, -ENODATA or -errno. */
+int guest_mem_pread(int fd, uint8_t *p, size_t len, uint64_t file_offset);
 
 /* True when all of [gpa, gpa + len) is RAM of one region. len 0 is a range too. */
 int guest_mem_contains(const struct guest_mem *mem, uint64_t gpa, uint64_t len);

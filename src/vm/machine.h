@@ -12,6 +12,7 @@
 
 #include "devices/device.h"
 #include "kvm/kvm.h"
+#include "mem/access.h"
 #include "mem/backing.h"
 #include "sync/sync.h"
 #include "vm/vm.h"
@@ -29,6 +30,8 @@ struct vcpu {
         struct vm *vm;                /* [I] */
         struct kvm_vcpu kvm;          /* [I] descriptor and mapping; the run page is [v] */
         struct sync_participant part; /* the protocol's own rules */
+        struct tlb tlb;               /* [v] */
+        struct guest_access access;   /* [v] begun whenever the vCPU is not parked */
         pthread_t thread;             /* [o] */
         bool has_thread;              /* [o] */
         bool io_pending;              /* [v] the last exit is completed only by entering again */
@@ -57,9 +60,12 @@ struct vm {
         struct backing backing;    /* [o] */
         struct guest_mem mem;      /* [I] */
         struct sync_domain sync;
-        struct vcpu *vcpus;                       /* [I] shape.vcpus of them */
-        struct chardev *console;                  /* [I] */
-        struct device_env env;                    /* [I] */
+        struct sync_participant owner_part; /* the protocol's own rules; never in guest mode */
+        struct tlb owner_tlb;               /* [o] */
+        struct guest_access access;         /* [o] the owner's and the devices' */
+        struct vcpu *vcpus;                 /* [I] shape.vcpus of them */
+        struct chardev *console;            /* [I] */
+        struct device_env env;              /* [I] */
         struct vm_device devices[VM_DEVICES_MAX]; /* [I] */
         unsigned ndevices;                        /* [I] */
         void *doorbell, *vmgenid;                 /* [I] the two devices with a machine's side */
@@ -106,6 +112,7 @@ int vm_furnish(struct vm *vm, int console_in_fd, int console_out_fd, struct err 
 
 /* vcpu.c */
 void vcpu_kick(void *vcpu);
+void vcpu_join(struct vcpu *vcpu); /* its vm is set; before it is started */
 int vcpu_start(struct vcpu *vcpu, struct err *err);
 void vcpu_hold_current(struct vm *vm); /* the calling thread's vCPU parks until it is released */
 void vcpu_release_all(struct vm *vm);

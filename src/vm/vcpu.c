@@ -8,10 +8,10 @@
  *       |   immediate_exit = 0; sync_guest_begin; KVM_RUN; sync_guest_end
  *       '--- dispatch the exit
  *
- * The read section covers guest mode and dispatch; it is left only at the top, so that a stopped
- * vCPU is one whose state can be saved. The kick is a signal whose handler sets immediate_exit of
- * the thread's own vCPU: one that lands between the last check and KVM_RUN makes KVM_RUN return at
- * once.
+ * The read section (of vcpu->access) covers guest mode and dispatch; it is left only at the top, so
+ * that a stopped vCPU is one whose state can be saved. The kick is a signal whose handler sets
+ * immediate_exit of the thread's own vCPU: one that lands between the last check and KVM_RUN makes
+ * KVM_RUN return at once.
  */
 #include <errno.h>
 #include <limits.h>
@@ -254,14 +254,14 @@ static void *vcpu_main(void *data)
         current_run = vcpu->kvm.run;
         snprintf(name, sizeof name, "vcpu%u", vcpu->kvm.id);
         pthread_setname_np(pthread_self(), name);
-        sync_enter(&vcpu->part);
+        guest_access_begin(&vcpu->access);
         while (!sync_test_clear(&vcpu->part, VCPU_REQUEST_EXIT)) {
                 if (atomic_load(&vcpu->held) || sync_pending(&vcpu->part)) {
                         complete_io(vcpu);
                         sync_test_clear(&vcpu->part, VCPU_REQUEST_KICK);
-                        sync_exit(&vcpu->part);
+                        guest_access_end(&vcpu->access);
                         wait_while_held(vcpu);
-                        sync_enter(&vcpu->part);
+                        guest_access_begin(&vcpu->access);
                         continue;
                 }
                 enter_guest(vcpu);
@@ -269,6 +269,13 @@ static void *vcpu_main(void *data)
         current_run = NULL;
         sync_leave(&vcpu->part);
         return NULL;
+}
+
+void vcpu_join(struct vcpu *vcpu)
+{
+        sync_join(&vcpu->vm->sync, &vcpu->part, vcpu_kick, vcpu);
+        tlb_init(&vcpu->tlb);
+        guest_access_init(&vcpu->access, &vcpu->vm->mem, &vcpu->part, &vcpu->tlb);
 }
 
 int vcpu_start(struct vcpu *vcpu, struct err *err)

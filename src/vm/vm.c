@@ -295,7 +295,7 @@ int vm_furnish(struct vm *vm, int console_in_fd, int console_out_fd, struct err 
                 return err_host(err, -r, "console: %s", strerror(-r));
         }
         vm->env = (struct device_env){
-                .mem = &vm->mem,
+                .mem = &vm->access,
                 .loop = vm->options.loop,
                 .console = vm->console,
                 .irq = env_irq,
@@ -337,6 +337,9 @@ int vm_new(const struct vm_options *options, const struct vm_shape *shape, struc
         vm->backing.shared_fd = vm->backing.shared_ro_fd = vm->backing.pagemap_fd = -1;
         pthread_mutex_init(&vm->event_lock, NULL);
         sync_domain_init(&vm->sync);
+        sync_join(&vm->sync, &vm->owner_part, NULL, NULL);
+        tlb_init(&vm->owner_tlb);
+        guest_access_init(&vm->access, &vm->mem, &vm->owner_part, &vm->owner_tlb);
         loop_set_wake(options->loop, deliver, vm);
         r = kvm_host_open(&vm->host, err);
         if (r == 0)
@@ -357,7 +360,7 @@ int vm_new(const struct vm_options *options, const struct vm_shape *shape, struc
         for (unsigned i = 0; i < shape->vcpus; i++) {
                 vm->vcpus[i].vm = vm;
                 vm->vcpus[i].kvm.fd = -1;
-                sync_join(&vm->sync, &vm->vcpus[i].part, vcpu_kick, &vm->vcpus[i]);
+                vcpu_join(&vm->vcpus[i]);
         }
         *out = vm;
         return 0;
@@ -456,6 +459,13 @@ int vm_start(struct vm *vm, struct err *err)
         return 0;
 }
 
+static void resume(struct vm *vm)
+{
+        vm->paused = false;
+        guest_access_exclusive(&vm->access, false);
+        sync_resume(&vm->sync);
+}
+
 static void kick_for_first_exit(void *data)
 {
         struct vm *vm = data;
@@ -471,8 +481,7 @@ void vm_run(struct vm *vm)
         for (unsigned i = 0; vm_now_ns() - vm->paused_ns > LONG_PAUSE_NS && i < vm->shape.vcpus;
              i++)
                 kvm_vcpu_was_paused(&vm->vcpus[i].kvm);
-        vm->paused = false;
-        sync_resume(&vm->sync);
+        resume(vm);
         if (atomic_load(&vm->first_exit) == FIRST_EXIT_AWAITED && !vm->doorbell_fork &&
             !vm->kick_timer)
                 loop_add_timer(vm->options.loop, KICK_AFTER_NS, kick_for_first_exit, vm,
@@ -484,6 +493,7 @@ void vm_pause(struct vm *vm)
         if (vm->paused)
                 return;
         sync_stop(&vm->sync);
+        guest_access_exclusive(&vm->access, true);
         vm->paused = true;
         vm->paused_ns = vm_now_ns();
 }
@@ -513,8 +523,7 @@ static void end_vcpus(struct vm *vm)
                 sync_request(&vm->vcpus[i].part, VCPU_REQUEST_EXIT);
         vcpu_release_all(vm);
         if (vm->paused)
-                sync_resume(&vm->sync);
-        vm->paused = false;
+                resume(vm);
         for (unsigned i = 0; i < vm->shape.vcpus; i++) {
                 if (vm->vcpus[i].has_thread)
                         pthread_join(vm->vcpus[i].thread, NULL);
@@ -537,6 +546,7 @@ void vm_destroy(struct vm *vm, unsigned linger_ms)
         kvm_vm_close(&vm->kvm);
         kvm_host_close(&vm->host);
         backing_destroy(&vm->backing);
+        sync_leave(&vm->owner_part);
         sync_domain_fini(&vm->sync);
         pthread_mutex_destroy(&vm->event_lock);
         free(vm->vcpus);

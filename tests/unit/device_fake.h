@@ -22,6 +22,8 @@
 
 struct fake {
         struct guest_mem mem;
+        struct tlb tlb;
+        struct guest_access access;
         struct device_env env;
         struct device_params params;
         const struct device_ops *ops;
@@ -76,7 +78,9 @@ static inline void fake_machine(struct fake *f)
         f->in = in[1];
         f->out = out[0];
         f->params.debug_exit_port = 0xf4;
-        f->env.mem = &f->mem;
+        tlb_init(&f->tlb);
+        guest_access_init(&f->access, &f->mem, NULL, &f->tlb);
+        f->env.mem = &f->access;
         f->env.irq = fake_irq;
         f->env.notify = fake_notify;
         f->env.machine = f;
