@@ -30,5 +30,6 @@
 #define SYS_EXIT   4 /* RDI: value for the debug-exit port */
 #define SYS_OFF    5
 #define SYS_GETC   6 /* a byte from the serial port, or -1 */
+#define SYS_CALL   7 /* RDI(RSI) at CPL 0, with interrupts off */
 
 #endif

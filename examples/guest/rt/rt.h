@@ -132,6 +132,12 @@ static inline uint64_t syscall(uint64_t nr, uint64_t a, uint64_t b)
         return nr;
 }
 
+/* [any] fn(arg) at CPL 0, on this processor's kernel stack and with interrupts off */
+static inline uint64_t call_kernel(uint64_t (*fn)(void *), void *arg)
+{
+        return in_user() ? syscall(SYS_CALL, (uint64_t)fn, (uint64_t)arg) : fn(arg);
+}
+
 static inline void outb(uint16_t port, uint8_t v)
 {
         asm volatile("outb %0, %1" : : "a"(v), "Nd"(port) : "memory");
