@@ -13,6 +13,8 @@
 
 #include "kvm/kvm.h"
 
+enum ramet_cow rig_cow = RAMET_COW_PRIVATE;
+
 int rig_init(void)
 {
         struct kvm_host host;
@@ -60,17 +62,17 @@ static struct vm_options options(struct rig *r, unsigned vcpus, uint64_t memory_
                 .console_out_fd = pipe_fds[1],
                 .kick_signal = SIGUSR1,
                 .hugepages = RAMET_HUGEPAGES_OFF,
+                .cow = rig_cow,
                 .event = on_event,
                 .event_data = r,
         };
 }
 
-void rig_boot(struct rig *r, const char *name, const char *cmdline, unsigned vcpus,
-              uint64_t memory_bytes, bool armed)
+int rig_try_boot(struct rig *r, const char *name, const char *cmdline, unsigned vcpus,
+                 uint64_t memory_bytes, bool armed, struct err *err)
 {
         struct boot_source source = {.kernel_name = name, .initramfs_fd = -1, .cmdline = cmdline};
         struct vm_options o;
-        struct err err = {0};
         char path[4096];
         int ret;
 
@@ -80,27 +82,50 @@ void rig_boot(struct rig *r, const char *name, const char *cmdline, unsigned vcp
         source.kernel_fd = open(path, O_RDONLY | O_CLOEXEC);
         if (source.kernel_fd < 0)
                 fail_msg("%s: %s", path, strerror(errno));
-        ret = vm_create(&o, &r->vm, &err);
+        ret = vm_create(&o, &r->vm, err);
         if (ret == 0)
-                ret = vm_boot(r->vm, &source, &err);
+                ret = vm_boot(r->vm, &source, err);
         if (ret == 0)
                 ret = vm_arm_fork(r->vm, armed, NULL);
         if (ret == 0)
-                ret = vm_start(r->vm, &err);
-        if (ret < 0)
-                fail_msg("%s: %s", name, err.text);
+                ret = vm_start(r->vm, err);
         close(source.kernel_fd);
-        vm_run(r->vm);
+        if (ret == 0)
+                vm_run(r->vm);
+        return ret;
+}
+
+bool rig_refused(int ret, const struct err *err)
+{
+        return ret == -ENOTSUP || (ret < 0 && strstr(err->text, "not there yet"));
+}
+
+void rig_boot(struct rig *r, const char *name, const char *cmdline, unsigned vcpus,
+              uint64_t memory_bytes, bool armed)
+{
+        struct err err = {0};
+
+        if (rig_try_boot(r, name, cmdline, vcpus, memory_bytes, armed, &err) < 0)
+                fail_msg("%s: %s", name, err.text);
+}
+
+int rig_try_spawn(struct rig *r, struct template *tmpl, uint32_t index, uint32_t count,
+                  struct err *err)
+{
+        struct vm_options o;
+        int ret;
+
+        memset(r, 0, sizeof *r);
+        o = options(r, 0, 0);
+        ret = vm_spawn(tmpl, &o, index, count, &r->vm, err);
+        return ret < 0 ? ret : vm_start(r->vm, err);
 }
 
 void rig_spawn(struct rig *r, struct template *tmpl, uint32_t index, uint32_t count)
 {
-        struct vm_options o;
         struct err err = {0};
 
-        memset(r, 0, sizeof *r);
-        o = options(r, 0, 0);
-        if (vm_spawn(tmpl, &o, index, count, &r->vm, &err) < 0 || vm_start(r->vm, &err) < 0)
+        if (rig_try_spawn(r, tmpl, index, count, &err) < 0)
                 fail_msg("clone %u: %s", index, err.text);
 }
 

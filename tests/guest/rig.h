@@ -31,11 +31,23 @@ struct rig {
 /* Skips the test, saying why, where there is no usable /dev/kvm. In main(), first. */
 int rig_init(void);
 
+/* The copy-on-write engine of machines made from now on. */
+extern enum ramet_cow rig_cow;
+
 /* A root machine that runs guest @name with @cmdline; @armed: its doorbell forks. */
 void rig_boot(struct rig *r, const char *name, const char *cmdline, unsigned vcpus,
               uint64_t memory_bytes, bool armed);
 /* A clone that does not run yet. */
 void rig_spawn(struct rig *r, struct template *tmpl, uint32_t index, uint32_t count);
+/* The same, but a failure is the caller's to judge: -errno with err set, and only rig_free() is
+ * left.
+ */
+int rig_try_boot(struct rig *r, const char *name, const char *cmdline, unsigned vcpus,
+                 uint64_t memory_bytes, bool armed, struct err *err);
+int rig_try_spawn(struct rig *r, struct template *tmpl, uint32_t index, uint32_t count,
+                  struct err *err);
+/* Was it the engine that said no: on this host, or of this machine? */
+bool rig_refused(int ret, const struct err *err);
 /* The same in two steps: an empty machine with its threads, and the template it becomes. */
 void rig_shell(struct rig *r, unsigned vcpus, uint64_t memory_bytes);
 void rig_adopt(struct rig *r, struct template *tmpl, uint32_t index, uint32_t count);
