@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The generation barrier under stress, with 64 threads on fake guests: no participant uses a page
- * after the flush that replaced it, nobody is inside while the domain is stopped, no kick is lost,
- * and nobody waits for one that has left for good. Meant to be run under ThreadSanitizer, too: the
- * plain (non-atomic) data here is protected by nothing but the barrier.
+ * What sync.h promises, one promise a test. Most of them drive the participants by hand, from one
+ * thread, while an initiator waits in another: so each step is where it was meant to be. What many
+ * threads do to each other is in test_sync_stress.c.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,201 +10,794 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sched.h>
+#include <semaphore.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "sync/sync.h"
 
-#define THREADS 64
-#define ROUNDS  2000
-
-struct page {
-        int poisoned; /* plain on purpose: written after a flush, read inside */
-};
+#define PATIENT_MS 20000 /* what ought to happen does so within this */
+#define MOMENT_MS  30    /* what ought not to happen would have done so within this */
 
 static struct sync_domain domain;
-static struct page *_Atomic current_page;
-static _Atomic int quit, stale, kicks;
-static _Atomic uint64_t looks;
-static uint64_t plain_a, plain_b; /* changed only while stopped */
+static _Atomic unsigned kicked;
 
-struct guest {
-        struct sync_participant part;
-        _Atomic int kicked;
+static void count_kick(void *data)
+{
+        atomic_fetch_add(&kicked, 1);
+        if (data)
+                sem_post(data);
+}
+
+static int setup(void **state)
+{
+        atomic_store(&kicked, 0);
+        sync_domain_init(&domain);
+        return 0;
+}
+
+static int teardown(void **state)
+{
+        while (domain.first) /* participants are static: they outlive their test */
+                sync_leave(domain.first);
+        sync_domain_fini(&domain);
+        return 0;
+}
+
+/* --- something that runs in a thread and may have to wait --- */
+
+struct task {
+        void (*run)(void *data);
+        void *data;
         pthread_t thread;
-        uint64_t served;     /* own thread */
-        unsigned dies_after; /* looks, 0: never */
+        _Atomic int done;
 };
 
-static void fake_kick(void *data)
+static void *task_main(void *data)
 {
-        struct guest *g = data;
+        struct task *t = data;
 
-        atomic_fetch_add(&kicks, 1);
-        atomic_store(&g->kicked, 1);
+        t->run(t->data);
+        atomic_store(&t->done, 1);
+        return NULL;
 }
 
-/* "Guest mode" lasts until a kick, like KVM_RUN of a guest that never exits by itself; a lost kick
- * therefore hangs the test. */
-static void fake_run(struct guest *g, const struct page *page)
+static void task_start(struct task *t, void (*run)(void *data), void *data)
 {
-        do {
-                if (page->poisoned)
-                        atomic_fetch_add(&stale, 1);
-                atomic_fetch_add(&looks, 1);
-                sched_yield();
-        } while (!atomic_load(&g->kicked));
+        t->run = run;
+        t->data = data;
+        atomic_store(&t->done, 0);
+        assert_int_equal(pthread_create(&t->thread, NULL, task_main, t), 0);
 }
 
-static void *guest_main(void *data)
+static bool task_done(struct task *t, unsigned ms)
+{
+        for (unsigned i = 0; i < ms && !atomic_load(&t->done); i++)
+                usleep(1000);
+        return atomic_load(&t->done);
+}
+
+/* It comes to an end. One that does not is beyond help: its thread holds what the next test needs.
+ */
+static void task_join(struct task *t, const char *what)
+{
+        if (!task_done(t, PATIENT_MS)) {
+                print_error("%s: it waits for ever\n", what);
+                abort();
+        }
+        pthread_join(t->thread, NULL);
+}
+
+static void run_flush(void *inv)
+{
+        sync_flush(&domain, inv);
+}
+
+static void run_stop(void *data)
+{
+        sync_stop(&domain);
+}
+
+static void wait_for_generation(uint64_t gen)
+{
+        for (unsigned i = 0; i < PATIENT_MS && atomic_load(&domain.generation) < gen; i++)
+                usleep(1000);
+        assert_true(atomic_load(&domain.generation) >= gen);
+}
+
+/* --- requests and kick --- */
+
+static void kick_once_and_only_in_guest_mode(void **state)
+{
+        static struct sync_participant p;
+
+        sync_join(&domain, &p, count_kick, NULL);
+        sync_request(&p, 1); /* outside */
+        sync_enter(&p);
+        sync_request(&p, 2); /* inside, not in guest mode */
+        assert_int_equal(atomic_load(&kicked), 0);
+
+        assert_false(sync_guest_begin(&p));
+        assert_int_equal(atomic_load(&p.mode), SYNC_OUTSIDE_GUEST);
+        assert_true(sync_test_clear(&p, 1));
+        assert_false(sync_test_clear(&p, 1));
+        assert_false(sync_guest_begin(&p)); /* the other one is still there */
+        assert_true(sync_test_clear(&p, 2));
+
+        for (unsigned round = 1; round <= 3; round++) {
+                assert_true(sync_guest_begin(&p));
+                for (unsigned i = 0; i < 10; i++)
+                        sync_request(&p, i);
+                assert_int_equal(atomic_load(&kicked), round);
+                sync_guest_end(&p);
+                sync_request(&p, 10);
+                assert_int_equal(atomic_load(&kicked), round);
+                for (unsigned i = 0; i <= 10; i++)
+                        assert_true(sync_test_clear(&p, i));
+        }
+        assert_int_equal(atomic_load(&domain.counters.kicks), 3);
+        sync_exit(&p);
+}
+
+static void guest_entry_sees_stop_and_flush(void **state)
+{
+        static struct sync_participant p, q;
+        struct task flush, stop;
+
+        sync_join(&domain, &p, count_kick, NULL);
+        sync_enter(&p);
+        assert_false(sync_pending(&p));
+        task_start(&flush, run_flush, NULL);
+        wait_for_generation(2);
+        assert_true(sync_pending(&p));
+        assert_false(sync_guest_begin(&p));
+        sync_exit(&p);
+        task_join(&flush, "flush");
+
+        sync_join(&domain, &q, count_kick, NULL);
+        sync_enter(&q);
+        task_start(&stop, run_stop, NULL);
+        wait_for_generation(3);
+        assert_true(sync_pending(&q));
+        assert_false(sync_guest_begin(&q));
+        sync_exit(&q);
+        task_join(&stop, "stop");
+        sync_resume(&domain);
+        sync_enter(&q);
+        assert_true(sync_guest_begin(&q));
+        assert_int_equal(atomic_load(&kicked), 0);
+}
+
+static void nobody_kicks_the_departed(void **state)
+{
+        static struct sync_participant p, zero;
+
+        sync_join(&domain, &p, count_kick, NULL);
+        sync_enter(&p);
+        assert_true(sync_guest_begin(&p));
+        sync_leave(&p); /* on behalf of a thread that ended there */
+        sync_request(&p, 1);
+        sync_flush(&domain, NULL);
+        assert_int_equal(atomic_load(&kicked), 0);
+        sync_leave(&p);
+        sync_leave(&zero);
+
+        sync_join(&domain, &p, count_kick, NULL); /* and it starts anew */
+        sync_enter(&p);
+        assert_true(sync_guest_begin(&p));
+        sync_request(&p, 1);
+        assert_int_equal(atomic_load(&kicked), 1);
+}
+
+static sem_t kick_begun, kick_may_end;
+
+static void slow_kick(void *data)
+{
+        sem_post(&kick_begun);
+        sem_wait(&kick_may_end);
+}
+
+static void run_request(void *p)
+{
+        sync_request(p, 1);
+}
+
+static void run_leave(void *p)
+{
+        sync_leave(p);
+}
+
+static void leave_waits_for_a_kick_under_way(void **state)
+{
+        static struct sync_participant p;
+        struct task request, leave;
+
+        sem_init(&kick_begun, 0, 0);
+        sem_init(&kick_may_end, 0, 0);
+        sync_join(&domain, &p, slow_kick, NULL);
+        sync_enter(&p);
+        assert_true(sync_guest_begin(&p));
+        task_start(&request, run_request, &p);
+        sem_wait(&kick_begun);
+        task_start(&leave, run_leave, &p);
+        assert_false(task_done(&leave, MOMENT_MS));
+        sem_post(&kick_may_end);
+        task_join(&leave, "leave");
+        task_join(&request, "request");
+}
+
+/* A vCPU that is in guest mode until it is kicked, or, now and then, until it has had enough. */
+struct guest {
+        struct sync_participant part;
+        sem_t kick;
+        _Atomic uint64_t served;
+};
+
+#define BIT_WORK 3
+#define BIT_QUIT 4
+
+static void run_guest(void *data)
 {
         struct guest *g = data;
-        unsigned entries = 0;
+        unsigned round = 0;
 
         sync_enter(&g->part);
-        while (!atomic_load(&quit)) {
-                const struct page *page = atomic_load(&current_page);
-
-                if (plain_a != plain_b)
-                        atomic_fetch_add(&stale, 1);
-                atomic_store(&g->kicked, 0);
+        while (!sync_test_clear(&g->part, BIT_QUIT)) {
+                while (sem_trywait(&g->kick) == 0)
+                        ; /* as immediate_exit = 0 */
                 if (sync_guest_begin(&g->part)) {
-                        fake_run(g, page);
+                        if (++round % 3 == 0)
+                                sem_trywait(&g->kick); /* an exit of its own */
+                        else
+                                sem_wait(&g->kick);
                         sync_guest_end(&g->part);
                 }
-                if (sync_test_clear(&g->part, 3))
-                        g->served++;
-                if (g->dies_after && ++entries > g->dies_after)
-                        break;
-                sync_exit(&g->part);
-                sync_enter(&g->part);
+                if (sync_test_clear(&g->part, BIT_WORK))
+                        atomic_fetch_add(&g->served, 1);
         }
         sync_leave(&g->part);
-        return NULL;
 }
 
-static struct guest guests[THREADS];
-
-static void start(unsigned mortal)
+static void no_kick_is_lost(void **state)
 {
-        sync_domain_init(&domain);
-        atomic_store(&quit, 0);
-        atomic_store(&stale, 0);
-        atomic_store(&current_page, calloc(1, sizeof(struct page)));
-        plain_a = plain_b = 0;
-        for (unsigned i = 0; i < THREADS; i++) {
-                guests[i] = (struct guest){.dies_after = i < mortal ? 20 + i : 0};
-                sync_join(&domain, &guests[i].part, fake_kick, &guests[i]);
-                assert_int_equal(pthread_create(&guests[i].thread, NULL, guest_main, &guests[i]),
-                                 0);
-        }
-}
+        struct guest g = {0};
+        struct task task;
+        struct timespec start, now;
 
-static void finish(void)
-{
-        atomic_store(&quit, 1);
-        sync_flush(&domain, NULL);
-        for (unsigned i = 0; i < THREADS; i++)
-                pthread_join(guests[i].thread, NULL);
-        assert_null(domain.first);
-        sync_domain_fini(&domain);
-        free(atomic_load(&current_page));
-        assert_int_equal(atomic_load(&stale), 0);
-}
-
-static void replace_page(void)
-{
-        struct page *fresh = calloc(1, sizeof *fresh);
-        struct page *old = atomic_exchange(&current_page, fresh);
-
-        sync_flush(&domain, NULL);
-        old->poisoned = 1; /* nobody may look at it any more */
-        free(old);
-}
-
-static void flush_leaves_no_stale_use(void **state)
-{
-        start(0);
-        for (unsigned i = 0; i < ROUNDS; i++)
-                replace_page();
-        finish();
-        assert_true(atomic_load(&looks) > 0);
-}
-
-static void stop_keeps_everyone_out(void **state)
-{
-        start(0);
-        for (unsigned i = 0; i < ROUNDS; i++) {
-                sync_stop(&domain);
-                plain_a++;
-                sched_yield();
-                for (unsigned k = 0; k < THREADS; k++)
-                        assert_int_equal(atomic_load(&guests[k].part.entered), 0);
-                plain_b++;
-                sync_resume(&domain);
-        }
-        finish();
-}
-
-static void *second_initiator(void *data)
-{
-        for (unsigned i = 0; i < ROUNDS; i++) {
-                if (i % 2) {
-                        replace_page();
-                        continue;
+        sem_init(&g.kick, 0, 0);
+        sync_join(&domain, &g.part, count_kick, &g.kick);
+        task_start(&task, run_guest, &g);
+        for (uint64_t i = 0; i < 100000; i++) {
+                sync_request(&g.part, BIT_WORK);
+                clock_gettime(CLOCK_MONOTONIC, &start);
+                for (unsigned spins = 0; atomic_load(&g.served) == i; spins++) {
+                        if (spins < 100)
+                                continue;
+                        sched_yield();
+                        clock_gettime(CLOCK_MONOTONIC, &now);
+                        if (now.tv_sec - start.tv_sec > PATIENT_MS / 1000) {
+                                print_error("request %lu was never served\n", (unsigned long)i);
+                                abort();
+                        }
                 }
-                sync_stop(&domain);
-                plain_a++;
-                plain_b++;
-                sync_resume(&domain);
         }
+        sync_request(&g.part, BIT_QUIT);
+        task_join(&task, "guest");
+        assert_true(atomic_load(&kicked) <= 100001);
+}
+
+/* --- flush and stop --- */
+
+static void flush_is_content_with_a_new_entry(void **state)
+{
+        static struct sync_participant old, fresh, again;
+        struct task flush;
+
+        sync_join(&domain, &old, count_kick, NULL);
+        sync_join(&domain, &fresh, count_kick, NULL);
+        sync_join(&domain, &again, count_kick, NULL);
+        sync_enter(&old);
+        sync_enter(&again);
+        task_start(&flush, run_flush, NULL);
+        wait_for_generation(2);
+        sync_enter(&fresh); /* a flush does not keep anybody out */
+        assert_true(sync_guest_begin(&fresh));
+        sync_exit(&again);
+        sync_enter(&again);
+        assert_false(task_done(&flush, MOMENT_MS)); /* `old` may use old translations */
+        sync_exit(&old);
+        task_join(&flush, "flush");
+        assert_int_equal(atomic_load(&kicked), 0); /* `fresh` has nothing to honour */
+        assert_true(atomic_load(&fresh.entered) && atomic_load(&again.entered));
+}
+
+static void flush_kicks_the_old_ones_and_waits(void **state)
+{
+        static struct sync_participant p;
+        struct task flush;
+        sem_t kick;
+
+        sem_init(&kick, 0, 0);
+        sync_join(&domain, &p, count_kick, &kick);
+        sync_enter(&p);
+        assert_true(sync_guest_begin(&p));
+        task_start(&flush, run_flush, NULL);
+        sem_wait(&kick);
+        sync_guest_end(&p);
+        assert_false(task_done(&flush, MOMENT_MS)); /* out of the guest is not out */
+        sync_exit(&p);
+        task_join(&flush, "flush");
+        assert_int_equal(atomic_load(&kicked), 1);
+        assert_int_equal(atomic_load(&domain.counters.flushes), 1);
+        assert_true(atomic_load(&domain.counters.sleeps) > 0);
+}
+
+static void stop_lets_all_out_and_nobody_in(void **state)
+{
+        static struct sync_participant p, q;
+        struct task stop, enter;
+
+        sync_join(&domain, &p, NULL, NULL);
+        sync_join(&domain, &q, NULL, NULL);
+        sync_enter(&p);
+        task_start(&stop, run_stop, NULL);
+        wait_for_generation(2);
+        assert_false(sync_try_enter(&q));
+        assert_false(task_done(&stop, MOMENT_MS));
+        sync_exit(&p);
+        task_join(&stop, "stop");
+
+        assert_false(sync_try_enter(&p));
+        task_start(&enter, (void (*)(void *))sync_enter, &q);
+        assert_false(task_done(&enter, MOMENT_MS));
+        sync_flush(&domain, NULL); /* has nobody to wait for */
+        sync_resume(&domain);      /* by another thread than the one that stopped */
+        task_join(&enter, "enter");
+        assert_true(sync_try_enter(&p));
+}
+
+struct stopper {
+        unsigned number;
+        struct task task;
+};
+
+static _Atomic unsigned granted;
+
+static void run_stopper(void *data)
+{
+        struct stopper *s = data;
+
+        sync_stop(&domain);
+        s->number = atomic_fetch_add(&granted, 1);
+        sync_resume(&domain);
+}
+
+static void stops_take_turns_in_order(void **state)
+{
+        struct stopper s[8];
+
+        atomic_store(&granted, 0);
+        sync_stop(&domain);
+        for (unsigned i = 0; i < 8; i++) {
+                task_start(&s[i].task, run_stopper, &s[i]);
+                while (atomic_load(&domain.next_turn) != i + 2)
+                        usleep(100);
+        }
+        assert_int_equal(atomic_load(&granted), 0);
+        sync_resume(&domain);
+        for (unsigned i = 0; i < 8; i++) {
+                task_join(&s[i].task, "stop");
+                assert_int_equal(s[i].number, i);
+        }
+}
+
+static void run_initiating_participant(void *data)
+{
+        struct sync_participant *p = data;
+        struct sync_taken taken;
+
+        for (unsigned i = 0; i < 2000; i++) {
+                sync_enter(p);
+                sync_take(p, &taken);
+                sync_exit(p);
+                if (i % 2) {
+                        sync_flush(&domain, &(struct sync_invalidation){.kinds = SYNC_CURRENT});
+                } else {
+                        sync_stop(&domain);
+                        sync_post(&domain, &(struct sync_invalidation){.kinds = SYNC_GUEST});
+                        sync_resume(&domain);
+                }
+        }
+}
+
+static void initiating_participants_do_not_deadlock(void **state)
+{
+        static struct sync_participant p[3];
+        struct task tasks[3];
+
+        for (unsigned i = 0; i < 3; i++) {
+                sync_join(&domain, &p[i], NULL, NULL);
+                task_start(&tasks[i], run_initiating_participant, &p[i]);
+        }
+        for (unsigned i = 0; i < 3; i++)
+                task_join(&tasks[i], "initiator");
+}
+
+static void *die_inside(void *data)
+{
+        struct sync_participant *p = data;
+
+        sync_enter(p);
+        assert_true(sync_guest_begin(p));
         return NULL;
 }
 
-static void two_initiators_do_not_deadlock(void **state)
+static void who_joins_the_dead_leaves_for_it(void **state)
 {
-        pthread_t other;
+        static struct sync_participant p;
+        struct task flush;
+        pthread_t thread;
 
-        start(0);
-        pthread_create(&other, NULL, second_initiator, NULL);
-        second_initiator(NULL);
-        pthread_join(other, NULL);
-        finish();
+        sync_join(&domain, &p, count_kick, NULL);
+        pthread_create(&thread, NULL, die_inside, &p);
+        while (atomic_load(&p.mode) != SYNC_IN_GUEST)
+                usleep(100);
+        task_start(&flush, run_flush, NULL);
+        assert_false(task_done(&flush, MOMENT_MS));
+        pthread_join(thread, NULL);
+        sync_leave(&p);
+        task_join(&flush, "flush");
 }
 
-static void nobody_waits_for_the_dead(void **state)
+/* --- I/O in flight --- */
+
+static void stop_drains_io_in_flight(void **state)
 {
-        start(THREADS / 2);
-        for (unsigned i = 0; i < ROUNDS; i++)
-                replace_page();
-        finish();
+        static struct sync_participant vcpu, io, more;
+        struct task stop, flush;
+
+        sync_join(&domain, &vcpu, NULL, NULL);
+        sync_join(&domain, &io, NULL, NULL);
+        sync_join(&domain, &more, NULL, NULL);
+        sync_enter(&vcpu);
+        sync_lend(&vcpu, &io);
+        sync_exit(&vcpu);
+        task_start(&stop, run_stop, NULL);
+        wait_for_generation(2);
+        assert_false(task_done(&stop, MOMENT_MS));
+        sync_lend(&io, &more); /* it needs one more step, although the stop has begun */
+        sync_exit(&io);
+        assert_false(task_done(&stop, MOMENT_MS));
+        sync_exit(&more);
+        task_join(&stop, "stop");
+        sync_resume(&domain);
+
+        sync_enter(&vcpu);
+        task_start(&flush, run_flush, NULL);
+        wait_for_generation(3);
+        sync_lend(&vcpu, &io); /* with the generation of the vCPU, which is old */
+        sync_exit(&vcpu);
+        sync_enter(&vcpu);
+        assert_false(task_done(&flush, MOMENT_MS));
+        sync_exit(&io);
+        task_join(&flush, "flush");
 }
 
-static void requests_are_kicked_and_served(void **state)
-{
-        uint64_t served = 0;
+/* A chain of I/O that hands itself on, older than any flush that comes: no look may miss it. */
+static struct sync_participant links[2];
+static _Atomic int link_quit;
+static int link_busy; /* plain: the barrier protects it */
 
-        start(0);
-        for (unsigned i = 0; i < ROUNDS; i++)
-                sync_request(&guests[i % THREADS].part, 3);
-        for (unsigned i = 0; i < THREADS; i++) {
-                while (atomic_load(&guests[i].part.requests)) /* a lost kick hangs here */
+static void run_links(void *data)
+{
+        struct sync_participant *vcpu = data;
+
+        while (!atomic_load(&link_quit)) {
+                unsigned at = 0;
+
+                sync_enter(vcpu);
+                link_busy = 1;
+                sync_lend(vcpu, &links[0]);
+                sync_exit(vcpu);
+                for (unsigned i = 0; i < 8; i++, at ^= 1) {
+                        sync_lend(&links[at], &links[at ^ 1]);
+                        sync_exit(&links[at]);
+                }
+                link_busy = 0;
+                sync_exit(&links[at]);
+        }
+}
+
+static void no_look_misses_what_is_handed_on(void **state)
+{
+        static struct sync_participant vcpu;
+        struct task task;
+
+        atomic_store(&link_quit, 0);
+        sync_join(&domain, &links[0], NULL, NULL);
+        sync_join(&domain, &vcpu, NULL, NULL);
+        sync_join(&domain, &links[1], NULL, NULL);
+        task_start(&task, run_links, &vcpu);
+        for (unsigned i = 0; i < 20000; i++) {
+                sync_stop(&domain);
+                assert_int_equal(link_busy, 0);
+                sync_resume(&domain);
+                if (i % 8 == 0)
                         sched_yield();
         }
-        finish();
-        for (unsigned i = 0; i < THREADS; i++)
-                served += guests[i].served;
-        assert_true(served >= THREADS);
-        assert_true(atomic_load(&kicks) > 0);
+        atomic_store(&link_quit, 1);
+        task_join(&task, "links");
 }
+
+static void run_exit(void *p)
+{
+        sync_exit(p);
+}
+
+static void nobody_looks_at_one_that_is_out(void **state)
+{
+        for (unsigned i = 0; i < 500; i++) { /* AddressSanitizer and TSan look at this one */
+                struct sync_participant vcpu = {0}, *io = calloc(1, sizeof *io);
+                struct task task;
+
+                sync_join(&domain, &vcpu, NULL, NULL);
+                sync_join(&domain, io, NULL, NULL);
+                sync_enter(&vcpu);
+                sync_lend(&vcpu, io);
+                sync_exit(&vcpu);
+                task_start(&task, run_exit, io);
+                sync_stop(&domain);
+                sync_leave(io);
+                memset(io, 0xff, sizeof *io);
+                free(io);
+                sync_resume(&domain);
+                task_join(&task, "exit");
+                sync_leave(&vcpu);
+        }
+}
+
+/* --- invalidations --- */
+
+static void post_ranges(uint64_t first, unsigned n)
+{
+        struct sync_range ranges[SYNC_FIFO + 1];
+
+        for (unsigned i = 0; i < n; i++)
+                ranges[i] = (struct sync_range){.gpa = (first + i) << 12, .len = 4096};
+        sync_flush(&domain, &(struct sync_invalidation){.nranges = n, .ranges = ranges});
+}
+
+static void post_kinds(uint32_t kinds)
+{
+        sync_flush(&domain, &(struct sync_invalidation){.kinds = kinds});
+}
+
+static void expect_taken(struct sync_participant *p, uint32_t kinds, uint64_t first, unsigned n)
+{
+        struct sync_taken taken;
+
+        assert_true(sync_take(p, &taken));
+        assert_int_equal(taken.kinds, kinds);
+        if (taken.nranges != n)
+                fail_msg("stale: %u ranges are still cached, of %u posted", n - taken.nranges, n);
+        for (unsigned i = 0; i < n; i++)
+                assert_int_equal(taken.ranges[i].gpa, (first + i) << 12);
+        assert_false(sync_take(p, &taken));
+}
+
+static void everyone_takes_in_order_and_once(void **state)
+{
+        static struct sync_participant p, q;
+        struct sync_taken taken;
+
+        sync_join(&domain, &p, NULL, NULL);
+        sync_join(&domain, &q, NULL, NULL);
+        assert_false(sync_take(&p, &taken));
+        post_ranges(0, 3);
+        post_ranges(3, 2);
+        expect_taken(&p, 0, 0, 5);
+        post_ranges(5, 1);
+        post_kinds(SYNC_GUEST);
+        expect_taken(&p, SYNC_GUEST, 5, 1); /* page tables of the guest cover no range */
+        expect_taken(&q, SYNC_GUEST, 0, 6);
+        sync_stop(&domain);
+        sync_post(&domain, &(struct sync_invalidation){.kinds = SYNC_CURRENT | SYNC_GUEST});
+        sync_resume(&domain);
+        expect_taken(&p, SYNC_CURRENT | SYNC_GUEST, 0, 0);
+        expect_taken(&q, SYNC_CURRENT | SYNC_GUEST, 0, 0);
+}
+
+static void fifo_overflows_into_a_coarse_flush(void **state)
+{
+        static struct sync_participant p, q;
+
+        sync_join(&domain, &p, NULL, NULL);
+        sync_join(&domain, &q, NULL, NULL);
+        post_ranges(100, SYNC_FIFO);
+        expect_taken(&p, 0, 100, SYNC_FIFO); /* it is just full */
+        post_ranges(200, 1);
+        expect_taken(&p, 0, 200, 1);
+        expect_taken(&q, SYNC_CURRENT, 0, 0); /* it was one too many */
+        assert_int_equal(atomic_load(&domain.counters.overflows), 1);
+        post_ranges(300, SYNC_FIFO + 1);
+        post_ranges(400, 3); /* covered, too */
+        expect_taken(&p, SYNC_CURRENT, 0, 0);
+        expect_taken(&q, SYNC_CURRENT, 0, 0);
+        assert_int_equal(atomic_load(&domain.counters.overflows), 3);
+}
+
+static void ranges_are_recorded_again_after_a_coarse_flush(void **state)
+{
+        static struct sync_participant p;
+
+        sync_join(&domain, &p, NULL, NULL);
+        post_ranges(0, SYNC_FIFO + 1);
+        expect_taken(&p, SYNC_CURRENT, 0, 0);
+        post_ranges(50, 2);
+        post_kinds(SYNC_GUEST); /* so that there is something to take, whatever became of them */
+        expect_taken(&p, SYNC_GUEST, 50, 2);
+        post_ranges(60, 2);
+        post_kinds(SYNC_CURRENT);
+        post_ranges(70, 2);
+        expect_taken(&p, SYNC_CURRENT, 0, 0);
+        post_ranges(80, 2);
+        post_kinds(SYNC_GUEST);
+        expect_taken(&p, SYNC_GUEST, 80, 2);
+}
+
+static void a_new_vm_drops_the_cache_of_a_worker(void **state)
+{
+        struct sync_served served = {0};
+        struct sync_domain other;
+        uint64_t id;
+
+        sync_domain_init(&other);
+        assert_true(other.id != domain.id && other.id != 0);
+        assert_true(sync_serve(&served, &domain));
+        assert_false(sync_serve(&served, &domain));
+        assert_true(sync_serve(&served, &other));
+        assert_false(sync_serve(&served, &other));
+        assert_true(sync_serve(&served, &domain));
+        assert_true(sync_serve(&served, &other));
+        id = other.id;
+        sync_domain_fini(&other);
+        sync_domain_init(&other); /* another VM at the same address */
+        assert_true(other.id != id);
+        assert_true(sync_serve(&served, &other));
+        sync_domain_fini(&other);
+}
+
+/* --- fairness --- */
+
+static _Atomic int storm_quit;
+
+static void run_flush_storm(void *data)
+{
+        while (!atomic_load(&storm_quit))
+                sync_flush(&domain, NULL);
+}
+
+static void run_stop_storm(void *data)
+{
+        while (!atomic_load(&storm_quit)) {
+                sync_stop(&domain);
+                sync_resume(&domain);
+        }
+}
+
+/* Between its entry and guest mode this vCPU needs longer than a flush takes: without somebody's
+ * patience it would never get there. */
+static void a_storm_of_flushes_lets_vcpus_run(void **state)
+{
+        static struct sync_participant p;
+        struct task storm;
+        unsigned refused = 0;
+
+        atomic_store(&storm_quit, 0);
+        sync_join(&domain, &p, count_kick, NULL);
+        task_start(&storm, run_flush_storm, NULL);
+        for (unsigned entries = 0; entries < 20 && refused < 2000;) {
+                sync_enter(&p);
+                usleep(100);
+                if (sync_guest_begin(&p)) {
+                        sync_guest_end(&p);
+                        entries++;
+                } else {
+                        refused++;
+                }
+                sync_exit(&p);
+        }
+        atomic_store(&storm_quit, 1);
+        task_join(&storm, "storm");
+        assert_true(refused < 2000);
+        assert_true(atomic_load(&domain.counters.graces) > 0);
+        assert_int_equal(atomic_load(&domain.owed), 0);
+}
+
+static void alternating_stops_let_others_in(void **state)
+{
+        static struct sync_participant p;
+        struct task storm[2];
+        struct timespec start, now;
+        uint64_t stops;
+
+        atomic_store(&storm_quit, 0);
+        sync_join(&domain, &p, NULL, NULL);
+        for (unsigned i = 0; i < 2; i++)
+                task_start(&storm[i], run_stop_storm, NULL);
+        while (atomic_load(&domain.counters.stops) < 100)
+                usleep(100);
+        clock_gettime(CLOCK_MONOTONIC, &start);
+        for (unsigned i = 0; i < 200; i++) {
+                sync_enter(&p);
+                sync_exit(&p);
+        }
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        stops = atomic_load(&domain.counters.stops);
+        atomic_store(&storm_quit, 1);
+        for (unsigned i = 0; i < 2; i++)
+                task_join(&storm[i], "storm");
+        print_message("%lu stops for 200 entries, %ld ms\n", (unsigned long)stops,
+                      (now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000);
+        assert_true(stops < 200 * 1000);
+        assert_int_equal(atomic_load(&domain.owed), 0);
+}
+
+/* What is owed to one that does not come is forgiven, also when it has left. */
+static void grace_ends(void **state)
+{
+        static struct sync_participant p, q;
+        struct task flush;
+
+        sync_join(&domain, &p, count_kick, NULL);
+        sync_join(&domain, &q, count_kick, NULL);
+        sync_enter(&p);
+        for (unsigned i = 0; i < SYNC_PATIENCE; i++) {
+                assert_int_equal(atomic_load(&domain.owed), 0);
+                task_start(&flush, run_flush, NULL);
+                wait_for_generation(i + 2);
+                assert_false(sync_guest_begin(&p));
+                sync_exit(&p);
+                task_join(&flush, "flush");
+                sync_enter(&p);
+        }
+        sync_exit(&p);
+        assert_int_equal(atomic_load(&domain.owed), 1);
+        sync_flush(&domain, NULL);
+        assert_int_equal(atomic_load(&domain.counters.graces), 1);
+        assert_int_equal(atomic_load(&domain.owed), 0);
+        sync_flush(&domain, NULL);
+        assert_int_equal(atomic_load(&domain.counters.graces), 1);
+}
+
+#define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(flush_leaves_no_stale_use),
-                cmocka_unit_test(stop_keeps_everyone_out),
-                cmocka_unit_test(two_initiators_do_not_deadlock),
-                cmocka_unit_test(nobody_waits_for_the_dead),
-                cmocka_unit_test(requests_are_kicked_and_served),
+                CASE(kick_once_and_only_in_guest_mode),
+                CASE(guest_entry_sees_stop_and_flush),
+                CASE(nobody_kicks_the_departed),
+                CASE(leave_waits_for_a_kick_under_way),
+                CASE(no_kick_is_lost),
+                CASE(flush_is_content_with_a_new_entry),
+                CASE(flush_kicks_the_old_ones_and_waits),
+                CASE(stop_lets_all_out_and_nobody_in),
+                CASE(stops_take_turns_in_order),
+                CASE(initiating_participants_do_not_deadlock),
+                CASE(who_joins_the_dead_leaves_for_it),
+                CASE(stop_drains_io_in_flight),
+                CASE(no_look_misses_what_is_handed_on),
+                CASE(nobody_looks_at_one_that_is_out),
+                CASE(everyone_takes_in_order_and_once),
+                CASE(fifo_overflows_into_a_coarse_flush),
+                CASE(ranges_are_recorded_again_after_a_coarse_flush),
+                CASE(a_new_vm_drops_the_cache_of_a_worker),
+                CASE(a_storm_of_flushes_lets_vcpus_run),
+                CASE(alternating_stops_let_others_in),
+                CASE(grace_ends),
         };
 
         return cmocka_run_group_tests_name("sync", tests, NULL, NULL);
