@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "x86/decode.h"
 #include "x86/walk.h"
 
 /* Enough for one instruction of any kind (two operands of 64 bytes, a repeated string instruction
@@ -21,6 +22,10 @@
 /* The registers that a walk depends on, from KVM's. */
 struct x86_paging x86_paging_of(const struct kvm_regs *regs, const struct kvm_sregs *sregs,
                                 uint8_t maxphyaddr);
+
+/* What decode.h asks for, from KVM's registers. @xsave_bytes: see below. */
+struct x86_state x86_state_of(const struct kvm_regs *regs, const struct kvm_sregs *sregs,
+                              size_t xsave_bytes);
 
 /* Find the guest-physical pages that the instruction may write, and the page tables that the
  * processor goes through for its operands (accessed and dirty bits).
