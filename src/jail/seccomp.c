@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
+#include <linux/userfaultfd.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -135,6 +136,9 @@ static const uint32_t ioctls[] = {
         KVM_CLEAR_DIRTY_LOG,
         KVM_CHECK_EXTENSION,
         PAGEMAP_SCAN_REQUEST,
+        UFFDIO_REGISTER, /* --cow trap; the descriptor itself was made before */
+        UFFDIO_WRITEPROTECT,
+        UFFDIO_WAKE,
 };
 
 static const uint32_t fcntls[] = {

@@ -341,6 +341,28 @@ static void unpark(struct backing *b)
                 b->parked = NULL;
 }
 
+/* From shared memory to a machine on one layer ... */
+static void take_hands(struct backing *b, struct backing_freeze *f)
+{
+        b->layers[0] = b->shared_ro_fd;
+        b->shared_ro_fd = -1;
+        b->nlayers = 1;
+        b->unsealed = true;
+        b->extents = f->data;
+        f->data = (struct extent_list){0};
+}
+
+/* ... and back, since its engine will not have it. That no new writer is let in does not matter. */
+static void give_back(struct backing *b, struct backing_freeze *f)
+{
+        f->data = b->extents;
+        b->extents = (struct extent_list){0};
+        b->unsealed = false;
+        b->nlayers = 0;
+        b->shared_ro_fd = b->layers[0];
+        b->layers[0] = -1;
+}
+
 static int freeze_first(struct backing *b, struct backing_freeze *f, struct err *err)
 {
         int r;
@@ -358,17 +380,15 @@ static int freeze_first(struct backing *b, struct backing_freeze *f, struct err 
         if (r == 0 &&
             fcntl(b->shared_fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW) < 0)
                 r = err_host(err, errno, "sealing guest memory: %s", strerror(errno));
-        if (r < 0) {
-                unpark(b);
-                return r;
+        if (r == 0) {
+                take_hands(b, f);
+                r = b->cow->arm(b, err);
+                if (r < 0)
+                        give_back(b, f);
         }
-        b->layers[0] = b->shared_ro_fd;
-        b->shared_ro_fd = -1;
-        b->nlayers = 1;
-        b->unsealed = true;
-        b->extents = f->data;
-        f->data = (struct extent_list){0};
-        return b->cow->arm(b, err);
+        if (r < 0)
+                unpark(b);
+        return r;
 }
 
 static int copy_range(const struct backing *b, int fd, uint64_t offset, uint64_t length)

@@ -31,11 +31,18 @@ struct kvm_vm;
 struct sync_domain;
 
 /* The machine around the memory; all borrowed. For tests of memory alone the pointers are NULL,
- * and only `private` can do without them. */
+ * which `rom` cannot do without. */
 struct cow_env {
         const struct kvm_vm *kvm;
         struct sync_domain *sync;
         struct guest_mem *mem;
+
+        /* `trap`: the page at @offset is about to be written for the first time, and will be the
+         * @own_pages'th of the machine's own. It is too late to refuse: the writer is in the middle
+         * of an instruction or a system call. On the engine's thread, which must not touch guest
+         * memory, nor wait for anybody who might. NULL: nobody wants to know. */
+        void (*own_page)(void *data, uint64_t offset, uint64_t own_pages);
+        void *data;
 };
 
 struct cow_engine {
@@ -49,7 +56,8 @@ struct cow_engine {
         void (*destroy)(struct backing *b);
 
         /* All memory has just become private over sealed layers: catch writes from now on. Again
-         * after every freeze that re-maps. 0 or -errno. */
+         * after every freeze that re-maps. 0 or -errno, and then the memory goes back to what it
+         * was, or away. */
         int (*arm)(struct backing *b, struct err *err);
         /* Make the pages of [offset, offset + len) the machine's own now, before anybody writes
          * them. NULL: there is no need to, ever. 0 or -errno. */

@@ -218,11 +218,39 @@ static void describe_memory(struct vm *vm)
         };
 }
 
+/* The page is the writer's all the same, and so is one for each other vCPU, until they are out.
+ * event_lock is never held by a thread that touches guest memory. */
+static void own_page(void *machine, uint64_t offset, uint64_t own_pages)
+{
+        struct vm *vm = machine;
+
+        if (own_pages > vm->options.own_pages_max)
+                vm_exit_with(vm, RAMET_EXIT_CRASH, 0,
+                             "it may have %llu pages of memory of its own, and wrote to one more",
+                             (unsigned long long)vm->options.own_pages_max);
+}
+
+static int check_quota(const struct vm *vm, struct err *err)
+{
+        if (vm->options.own_pages_max && vm->options.cow != RAMET_COW_TRAP)
+                return err_input(err, "a limit of own pages needs --cow trap");
+        return 0;
+}
+
 int vm_map_memory(struct vm *vm, struct err *err)
 {
         const struct cow_engine *engine = cow_engine_get(vm->options.cow);
-        const struct cow_env env = {.kvm = &vm->kvm, .sync = &vm->sync, .mem = &vm->mem};
-        int r;
+        const struct cow_env env = {
+                .kvm = &vm->kvm,
+                .sync = &vm->sync,
+                .mem = &vm->mem,
+                .own_page = vm->options.own_pages_max ? own_page : NULL,
+                .data = vm,
+        };
+        int r = check_quota(vm, err);
+
+        if (r < 0)
+                return r;
 
         if (!engine)
                 return err_input(err, "no such copy-on-write engine");

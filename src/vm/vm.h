@@ -69,6 +69,9 @@ struct vm_options {
         int kick_signal; /* its handler is installed by vm_kick_init() */
         enum ramet_hugepages hugepages;
         enum ramet_cow cow;
+        /* The machine ends when it writes more pages than this after it was forked, or cloned. 0:
+         * no limit; else only with RAMET_COW_TRAP. */
+        uint64_t own_pages_max;
         vm_event_fn *event; /* loop thread */
         void *event_data;
 };
