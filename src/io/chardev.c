@@ -45,9 +45,10 @@
 #include "io/match.h"
 #include "io/nbfd.h"
 
-#define OUT_SIZE   65536 /* a power of two */
-#define IN_CHUNK   4096
-#define MAX_ROUNDS 16 /* reads or writes in a row before other watches have their turn */
+#define OUT_SIZE    65536 /* a power of two */
+#define IN_CHUNK    4096
+#define DISCARD_MAX (1u << 20) /* as much as a pipe holds */
+#define MAX_ROUNDS  16         /* reads or writes in a row before other watches have their turn */
 
 struct chardev {
         struct loop *loop;             /* [I] */
@@ -331,6 +332,23 @@ void chardev_input_ready(struct chardev *cd)
                 return;
         atomic_store(&cd->input_wanted, true);
         kick(cd);
+}
+
+/* Bounded: somebody may type faster than we throw away. */
+void chardev_discard_input(struct chardev *cd)
+{
+        uint8_t buf[IN_CHUNK];
+
+        if (cd->in.kind == NBFD_FILE)
+                return;
+        for (size_t n = 0; n < DISCARD_MAX && cd->in.kind != NBFD_NONE; n += sizeof buf) {
+                ssize_t ret = nbfd_read(&cd->in, buf, sizeof buf);
+
+                if (ret == -EAGAIN)
+                        return;
+                if (ret <= 0)
+                        end_input(cd);
+        }
 }
 
 /* ---- create, attach, destroy ---- */

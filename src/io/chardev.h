@@ -48,6 +48,9 @@ size_t chardev_space(struct chardev *cd);
 /* The device has room for input again: look at the descriptor once more. */
 void chardev_input_ready(struct chardev *cd);
 
+/* Drop what can be read now; a regular file's input stays. Loop thread. */
+void chardev_discard_input(struct chardev *cd);
+
 /* Call @fn, in the thread that wrote the last byte of it and once only, when the output contains
  * @text (a substring of the stream; at most 255 bytes). NULL or "" disarms. The bytes up to the
  * match have then been taken. @fn may already be on its way when this changes or disarms it.

@@ -153,6 +153,11 @@ int kvm_vm_open(const struct kvm_host *host, struct kvm_vm *vm, struct err *err)
 
                 kvm_ioctl(fd, KVM_ENABLE_CAP, &cap);
         }
+#ifdef KVM_CAP_X86_TRIPLE_FAULT_EVENT
+        /* A triple fault that waits is among the events that are saved. */
+        kvm_ioctl(fd, KVM_ENABLE_CAP,
+                  &(struct kvm_enable_cap){.cap = KVM_CAP_X86_TRIPLE_FAULT_EVENT, .args = {1}});
+#endif
         kvm_x86_vm_init(vm);
         return 0;
 }

@@ -106,6 +106,11 @@ int kvm_vcpu_restore(const struct kvm_host *host, const struct kvm_vm *vm,
                      const struct kvm_vcpu *vcpu, const struct record_reader *r,
                      uint64_t elapsed_ns, struct err *err);
 
+/* Settle what a vCPU that has run holds besides its records, so that a kvm_vcpu_restore() that
+ * follows leaves nothing of it: requests in the kernel that wait for the next entry, SMM, page
+ * faults under way, machine check banks. It is stopped, with no I/O pending. 0 or -errno. */
+int kvm_vcpu_forget(const struct kvm_vcpu *vcpu, struct err *err);
+
 /* Tell the guest's watchdog that the host has kept this vCPU from running. It is stopped. */
 void kvm_vcpu_was_paused(const struct kvm_vcpu *vcpu);
 
@@ -122,6 +127,9 @@ int kvm_vm_restore_irqchip(const struct kvm_vm *vm, const struct record_reader *
 /* After the vCPUs: it ticks from here on, and gives no further tick before the last one has been
  * acknowledged. A tick that a local APIC forgot because it was restored later would be the last. */
 int kvm_vm_restore_pit(const struct kvm_vm *vm, const struct record_reader *r, struct err *err);
+/* End the ticks of a PIT that is to be restored: one that came between would reach the interrupt
+ * controllers after they have been. 0 or -errno. */
+int kvm_vm_forget(const struct kvm_vm *vm, struct err *err);
 /* The guest's clock goes on: what it was, plus the time that has gone by since. */
 int kvm_vm_restore_clock(const struct kvm_host *host, const struct kvm_vm *vm,
                          const struct record_reader *r, struct err *err);

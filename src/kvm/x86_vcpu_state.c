@@ -17,7 +17,10 @@
 
 #include "kvm/kvm.h"
 
-#define MSR_IA32_TSC 0x10u
+#define MSR_IA32_TSC        0x10u
+#define MSR_MC0_CTL         0x400u /* SDM vol. 3, 16.3.2: 4 MSRs a bank */
+#define MC_BANKS            32u    /* KVM has as many */
+#define MSR_KVM_ASYNC_PF_EN 0x4b564d02u
 
 struct msrs {
         struct kvm_msrs head;
@@ -312,6 +315,55 @@ static void restore_tsc(const struct kvm_vcpu *vcpu, struct vcpu_tsc *tsc)
 void kvm_vcpu_was_paused(const struct kvm_vcpu *vcpu)
 {
         kvm_ioctl(vcpu->fd, KVM_KVMCLOCK_CTRL, NULL);
+}
+
+/* --- what is in no record --- */
+
+/* Async page faults off, and what is under way forgotten, since setting what is set does not do
+ * that; and the banks of machine checks, which a clone has empty. */
+static int forget_msrs(const struct kvm_vcpu *vcpu, struct err *err)
+{
+        struct msrs *buf = calloc(1, sizeof *buf);
+        unsigned n = 0;
+        int r;
+
+        if (!buf)
+                return err_host(err, ENOMEM, "no memory for the MSRs of vCPU %u", vcpu->id);
+        buf->entry[n++].index = MSR_KVM_ASYNC_PF_EN;
+        for (uint32_t i = 0; i < 4 * MC_BANKS; i++)
+                buf->entry[n++].index = MSR_MC0_CTL + i;
+        buf->head.nmsrs = n;
+        /* It stops at the first that this host does not have, beyond which there are no others. */
+        r = kvm_ioctl(vcpu->fd, KVM_SET_MSRS, buf);
+        free(buf);
+        return r < 0 ? err_host(err, -r, "KVM_SET_MSRS: vCPU %u: %s", vcpu->id, strerror(-r)) : 0;
+}
+
+int kvm_vcpu_forget(const struct kvm_vcpu *vcpu, struct err *err)
+{
+        struct kvm_vcpu_events none;
+        struct kvm_mp_state mp;
+        uint32_t known;
+        int r;
+
+        /* Reading takes the requests: INIT and SIPI here, NMI and SMI there. */
+        r = kvm_ioctl(vcpu->fd, KVM_GET_MP_STATE, &mp);
+        if (r < 0)
+                return err_host(err, -r, "KVM_GET_MP_STATE: vCPU %u: %s", vcpu->id, strerror(-r));
+        r = kvm_ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &none);
+        if (r < 0)
+                return err_host(err, -r, "KVM_GET_VCPU_EVENTS: vCPU %u: %s", vcpu->id,
+                                strerror(-r));
+        /* No events, of every kind that this KVM knows; out of SMM, in which some states are
+         * refused. */
+        known = none.flags;
+        memset(&none, 0, sizeof none);
+        none.flags = known;
+        r = kvm_ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &none);
+        if (r < 0)
+                return err_host(err, -r, "KVM_SET_VCPU_EVENTS: vCPU %u: %s", vcpu->id,
+                                strerror(-r));
+        return forget_msrs(vcpu, err);
 }
 
 /* --- all of it --- */

@@ -96,6 +96,19 @@ int kvm_vm_restore_pit(const struct kvm_vm *vm, const struct record_reader *read
         return 0;
 }
 
+/* A mode that is none destroys KVM's timer, and waits for its last tick to be through. */
+int kvm_vm_forget(const struct kvm_vm *vm, struct err *err)
+{
+        struct kvm_pit_state2 pit;
+        int r = 0;
+
+        memset(&pit, 0, sizeof pit);
+        pit.channels[0].mode = 0xff;
+        if (vm->pit)
+                r = kvm_ioctl(vm->fd, KVM_SET_PIT2, &pit);
+        return r < 0 ? err_host(err, -r, "KVM_SET_PIT2: %s", strerror(-r)) : 0;
+}
+
 int kvm_vm_restore_clock(const struct kvm_host *host, const struct kvm_vm *vm,
                          const struct record_reader *reader, struct err *err)
 {

@@ -106,6 +106,9 @@ int vm_freeze(struct vm *vm, uint64_t cause_ns, bool by_doorbell, struct templat
                 stats->copied_bytes = f.copied_bytes;
                 rec.fork_point_ns = cause_ns ? cause_ns : stats->fork_point_ns;
                 r = make_template(vm, &f, &w, &rec, tmpl, err);
+                /* Its memory is that template and its own pages from now on, as a clone's is. */
+                if (r == 0 && f.first)
+                        vm->tmpl = template_ref(*tmpl);
         }
         backing_freeze_end(&f);
         record_writer_fini(&w);

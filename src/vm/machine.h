@@ -24,6 +24,13 @@
 enum vcpu_request {
         VCPU_REQUEST_EXIT, /* end the thread */
         VCPU_REQUEST_KICK, /* come out of guest mode once, for nothing else */
+        VCPU_REQUEST_HOLD, /* look at `held` */
+};
+
+/* Why a vCPU waits at the top of its loop; a bit each. */
+enum vcpu_hold {
+        VCPU_HELD_FORK = 1,  /* for vm_fork_done() */
+        VCPU_HELD_ENDED = 2, /* the machine has ended: for vm_reset() */
 };
 
 struct vcpu {
@@ -35,7 +42,7 @@ struct vcpu {
         pthread_t thread;             /* [o] */
         bool has_thread;              /* [o] */
         bool io_pending;              /* [v] the last exit is completed only by entering again */
-        _Atomic uint32_t held;        /* [a] futex: 1 while it waits for vm_fork_done() */
+        _Atomic uint32_t held;        /* [a] futex: bits of enum vcpu_hold; 0: it may run */
 };
 
 struct vm_device {
@@ -43,6 +50,12 @@ struct vm_device {
         void *dev;
         unsigned nwindows;
         struct device_window windows[DEVICE_WINDOWS];
+};
+
+/* What vm_arm_fork() was told. */
+struct vm_armed {
+        bool doorbell;
+        char *text; /* of the console; owned; NULL: none */
 };
 
 struct queued_event {
@@ -73,10 +86,14 @@ struct vm {
         uint64_t paused_ns;                       /* [o] CLOCK_MONOTONIC, when it began */
         bool paused;                              /* [o] sync_stop() is in force */
         uint64_t generation;                      /* [o] freezes so far */
+        struct template *tmpl;  /* [o] what vm_reset() goes back to, a reference; NULL: nothing */
+        uint32_t index, count;  /* [o] a clone's number in its fork */
+        _Atomic uint32_t lines; /* [a] interrupt lines that devices hold up */
 
         /* the fork that is awaited; a vCPU is also held under this lock */
-        bool doorbell_armed; /* [m] */
-        bool fork_pending;   /* [m] an event was raised, vm_fork_done() has not come */
+        bool doorbell_armed;   /* [m] */
+        bool fork_pending;     /* [m] an event was raised, vm_fork_done() has not come */
+        struct vm_armed armed; /* [o] what the owner wants to hear of and has not yet heard */
         /* a clone's first exit of its own */
         _Atomic uint32_t first_exit;   /* [a] enum first_exit_state */
         bool doorbell_fork;            /* [I] it is the read of RESULT */
@@ -103,6 +120,7 @@ void vm_exit_with(struct vm *vm, enum ramet_exit reason, int status, const char 
         __attribute__((format(printf, 4, 5)));
 bool vm_has_ended(struct vm *vm);
 void vm_first_exit(struct vm *vm, enum vm_first_exit how);
+int vm_watch_console(struct vm *vm, const char *text); /* from its beginning; NULL: no more */
 int vm_map_memory(struct vm *vm, struct err *err);
 int vm_new(const struct vm_options *options, const struct vm_shape *shape, struct vm **vm,
            struct err *err);
@@ -114,8 +132,9 @@ int vm_furnish(struct vm *vm, int console_in_fd, int console_out_fd, struct err 
 void vcpu_kick(void *vcpu);
 void vcpu_join(struct vcpu *vcpu); /* its vm is set; before it is started */
 int vcpu_start(struct vcpu *vcpu, struct err *err);
-void vcpu_hold_current(struct vm *vm); /* the calling thread's vCPU parks until it is released */
-void vcpu_release_all(struct vm *vm);
+void vcpu_hold_current(struct vm *vm); /* the calling thread's vCPU parks: VCPU_HELD_FORK */
+void vcpu_hold_all(struct vm *vm, enum vcpu_hold why);
+void vcpu_release_all(struct vm *vm, uint32_t why); /* bits of enum vcpu_hold */
 
 /* bus.c */
 void bus_access(struct vm *vm, enum device_space space, uint64_t address, uint8_t *data,
@@ -123,8 +142,12 @@ void bus_access(struct vm *vm, enum device_space space, uint64_t address, uint8_
 int machine_devices_create(struct vm *vm, struct err *err);
 void machine_devices_destroy(struct vm *vm);
 
-/* state.c */
+/* spawn.c: what a clone must not share with its parent, its siblings, or its earlier lives. */
+int machine_set_identity(struct vm *vm, struct err *err);
+
+/* state.c. Restoring is of all but memory, CPUID and the generation id's change; of a new machine,
+ * or of one that vm_reset() has prepared. */
 int machine_save(struct vm *vm, struct record_writer *w, struct err *err);
-int machine_restore_devices(struct vm *vm, const struct record_reader *r, struct err *err);
+int machine_restore(struct vm *vm, const struct record_reader *r, struct err *err);
 
 #endif

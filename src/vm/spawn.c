@@ -7,14 +7,11 @@
  * machine is made (several milliseconds, most of it asleep): a shell does that ahead of time, and
  * adopting a template afterwards is setting state, some tens of calls of a few microseconds each.
  *
- * The order is that of vm.c, then: interrupt controllers before vCPUs, since a local APIC's state
- * can refer to them; the PIT and the clock after the vCPUs, whose local APICs take the PIT's ticks
- * and whose MSRs say where the guest wants it; what must differ between clones last (generation id,
- * number in the fork), since restoring would undo it.
+ * The order is that of vm.c, then that of state.c; what must differ between clones comes last
+ * (generation id, number in the fork), since restoring would undo it.
  */
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "vm/machine.h"
@@ -74,55 +71,32 @@ static int restore_msr_list(struct vm *vm, const struct record_reader *reader, s
         return 0;
 }
 
-static uint64_t elapsed_since_save(const struct record_reader *reader)
-{
-        struct vm_clock clock;
-        struct timespec ts;
-        uint64_t now;
-
-        if (record_get(reader, RECORD_CLOCK, 0, &clock, sizeof clock, NULL) < 0)
-                return 0;
-        clock_gettime(CLOCK_BOOTTIME, &ts);
-        now = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-        return now > clock.host_ns ? now - clock.host_ns : 0;
-}
-
-static int restore_state(struct vm *vm, const struct record_reader *reader, struct err *err)
-{
-        uint64_t elapsed_ns = elapsed_since_save(reader);
-        int r = kvm_vm_restore_irqchip(&vm->kvm, reader, err);
-
-        for (unsigned i = 0; i < vm->shape.vcpus && r == 0; i++)
-                r = kvm_vcpu_restore(&vm->host, &vm->kvm, &vm->vcpus[i].kvm, reader, elapsed_ns,
-                                     err);
-        if (r == 0)
-                r = kvm_vm_restore_pit(&vm->kvm, reader, err);
-        if (r == 0)
-                r = kvm_vm_restore_clock(&vm->host, &vm->kvm, reader, err);
-        if (r == 0)
-                r = machine_restore_devices(vm, reader, err);
-        return r;
-}
-
 static void result_read(void *data)
 {
         vm_first_exit(data, VM_FIRST_EXIT_DOORBELL);
 }
 
-/* What a clone must not share with its parent and its siblings. */
-static int set_identity(struct vm *vm, const struct vm_record *rec, uint32_t index, uint32_t count,
-                        struct err *err)
+int machine_set_identity(struct vm *vm, struct err *err)
 {
         int r = vmgenid_renew(vm->vmgenid);
 
         if (r < 0)
                 return err_host(err, -r, "a new generation id: %s", strerror(-r));
+        doorbell_set_result(vm->doorbell, vm->index, vm->count);
+        return 0;
+}
+
+static int become_clone(struct vm *vm, struct template *tmpl, const struct vm_record *rec,
+                        uint32_t index, uint32_t count, struct err *err)
+{
+        vm->tmpl = template_ref(tmpl);
+        vm->index = index;
+        vm->count = count;
         vm->doorbell_fork = rec->by_doorbell != 0;
         atomic_store(&vm->first_exit, FIRST_EXIT_AWAITED);
-        doorbell_set_result(vm->doorbell, index, count);
         if (vm->doorbell_fork)
                 doorbell_on_result_read(vm->doorbell, result_read, vm);
-        return 0;
+        return machine_set_identity(vm, err);
 }
 
 int vm_shell(const struct vm_options *options, struct vm **out, struct err *err)
@@ -175,7 +149,7 @@ static int adopt(struct vm *vm, const struct template *tmpl, const struct record
         r = vm_furnish(vm, console_fds[0], console_fds[1], err);
         console_fds[0] = console_fds[1] = -1;
         if (r == 0)
-                r = restore_state(vm, reader, err);
+                r = machine_restore(vm, reader, err);
         vm->booted = r == 0;
         return r;
 }
@@ -193,7 +167,7 @@ int vm_adopt(struct vm *vm, struct template *tmpl, int console_in_fd, int consol
                 record_reader_fini(&reader);
         }
         if (r == 0)
-                r = set_identity(vm, &rec, index, count, err);
+                r = become_clone(vm, tmpl, &rec, index, count, err);
         for (unsigned i = 0; i < 2; i++) {
                 if (console_fds[i] >= 0)
                         close(console_fds[i]);

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A stopped machine to records, but for its memory; and its devices back. What belongs to vCPUs and
- * interrupt controllers is in src/kvm, each device knows its own record.
+ * A stopped machine to records, but for its memory, and back. What belongs to vCPUs and interrupt
+ * controllers is in src/kvm, each device knows its own record.
+ *
+ * The order of restoring: interrupt controllers before vCPUs, since a local APIC's state can refer
+ * to them; the PIT and the clock after the vCPUs, whose local APICs take the PIT's ticks and whose
+ * MSRs say where the guest wants it; devices then, which raise their interrupt lines.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "vm/machine.h"
 
@@ -49,7 +54,7 @@ int machine_save(struct vm *vm, struct record_writer *w, struct err *err)
         return r;
 }
 
-int machine_restore_devices(struct vm *vm, const struct record_reader *reader, struct err *err)
+static int restore_devices(struct vm *vm, const struct record_reader *reader, struct err *err)
 {
         for (unsigned i = 0; i < vm->ndevices; i++) {
                 const struct vm_device *d = &vm->devices[i];
@@ -67,4 +72,34 @@ int machine_restore_devices(struct vm *vm, const struct record_reader *reader, s
                         return r;
         }
         return 0;
+}
+
+static uint64_t elapsed_since_save(const struct record_reader *reader)
+{
+        struct vm_clock clock;
+        struct timespec ts;
+        uint64_t now;
+
+        if (record_get(reader, RECORD_CLOCK, 0, &clock, sizeof clock, NULL) < 0)
+                return 0;
+        clock_gettime(CLOCK_BOOTTIME, &ts);
+        now = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+        return now > clock.host_ns ? now - clock.host_ns : 0;
+}
+
+int machine_restore(struct vm *vm, const struct record_reader *reader, struct err *err)
+{
+        uint64_t elapsed_ns = elapsed_since_save(reader);
+        int r = kvm_vm_restore_irqchip(&vm->kvm, reader, err);
+
+        for (unsigned i = 0; i < vm->shape.vcpus && r == 0; i++)
+                r = kvm_vcpu_restore(&vm->host, &vm->kvm, &vm->vcpus[i].kvm, reader, elapsed_ns,
+                                     err);
+        if (r == 0)
+                r = kvm_vm_restore_pit(&vm->kvm, reader, err);
+        if (r == 0)
+                r = kvm_vm_restore_clock(&vm->host, &vm->kvm, reader, err);
+        if (r == 0)
+                r = restore_devices(vm, reader, err);
+        return r;
 }

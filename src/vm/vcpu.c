@@ -63,28 +63,38 @@ void vcpu_kick(void *data)
                 pthread_kill(vcpu->thread, vcpu->vm->options.kick_signal);
 }
 
-/* --- hold: a vCPU waits for the end of the fork that it asked for --- */
+/* --- hold: a vCPU waits for the end of the fork that it asked for, or for another life --- */
 
 void vcpu_hold_current(struct vm *vm)
 {
         if (current && current->vm == vm)
-                atomic_store(&current->held, 1);
+                atomic_fetch_or(&current->held, VCPU_HELD_FORK);
 }
 
-void vcpu_release_all(struct vm *vm)
+void vcpu_hold_all(struct vm *vm, enum vcpu_hold why)
+{
+        for (unsigned i = 0; i < vm->shape.vcpus; i++) {
+                atomic_fetch_or(&vm->vcpus[i].held, why);
+                sync_request(&vm->vcpus[i].part, VCPU_REQUEST_HOLD);
+        }
+}
+
+void vcpu_release_all(struct vm *vm, uint32_t why)
 {
         for (unsigned i = 0; i < vm->shape.vcpus; i++) {
                 _Atomic uint32_t *held = &vm->vcpus[i].held;
 
-                if (atomic_exchange(held, 0))
+                if (atomic_fetch_and(held, ~why) & why)
                         syscall(SYS_futex, held, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
         }
 }
 
 static void wait_while_held(struct vcpu *vcpu)
 {
-        while (atomic_load(&vcpu->held))
-                syscall(SYS_futex, &vcpu->held, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+        uint32_t why;
+
+        while ((why = atomic_load(&vcpu->held)) != 0)
+                syscall(SYS_futex, &vcpu->held, FUTEX_WAIT_PRIVATE, why, NULL, NULL, 0);
 }
 
 /* --- exits --- */
@@ -98,13 +108,23 @@ static void crash(struct vcpu *vcpu, const char *what)
                      (unsigned long long)regs.rip);
 }
 
+/* What a machine that has ended still asks for, to finish an instruction, reaches no device. */
+static void access_bus(struct vcpu *vcpu, enum device_space space, uint64_t address, uint8_t *data,
+                       unsigned len, bool write)
+{
+        if (!(atomic_load(&vcpu->held) & VCPU_HELD_ENDED))
+                bus_access(vcpu->vm, space, address, data, len, write);
+        else if (!write)
+                memset(data, 0xff, len);
+}
+
 static void exit_io(struct vcpu *vcpu)
 {
         struct kvm_run *run = vcpu->kvm.run;
         uint8_t *data = (uint8_t *)run + run->io.data_offset;
 
         for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size)
-                bus_access(vcpu->vm, DEVICE_PIO, run->io.port, data, run->io.size,
+                access_bus(vcpu, DEVICE_PIO, run->io.port, data, run->io.size,
                            run->io.direction == KVM_EXIT_IO_OUT);
         vcpu->io_pending = true;
 }
@@ -115,7 +135,7 @@ static void exit_mmio(struct vcpu *vcpu)
         unsigned len = run->mmio.len;
 
         if (len >= 1 && len <= sizeof run->mmio.data)
-                bus_access(vcpu->vm, DEVICE_MMIO, run->mmio.phys_addr, run->mmio.data, len,
+                access_bus(vcpu, DEVICE_MMIO, run->mmio.phys_addr, run->mmio.data, len,
                            run->mmio.is_write);
         vcpu->io_pending = true;
 }
@@ -259,6 +279,7 @@ static void *vcpu_main(void *data)
                 if (atomic_load(&vcpu->held) || sync_pending(&vcpu->part)) {
                         complete_io(vcpu);
                         sync_test_clear(&vcpu->part, VCPU_REQUEST_KICK);
+                        sync_test_clear(&vcpu->part, VCPU_REQUEST_HOLD);
                         guest_access_end(&vcpu->access);
                         wait_while_held(vcpu);
                         guest_access_begin(&vcpu->access);

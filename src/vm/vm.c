@@ -54,19 +54,41 @@ void vm_raise(struct vm *vm, enum vm_event event, const struct vm_event_args *ar
         loop_wake(vm->options.loop);
 }
 
+static bool take_event(struct vm *vm, struct queued_event *event)
+{
+        bool got;
+
+        pthread_mutex_lock(&vm->event_lock);
+        got = vm->nevents > 0;
+        if (got) {
+                *event = vm->events[0];
+                memmove(vm->events, vm->events + 1, --vm->nevents * sizeof vm->events[0]);
+        }
+        pthread_mutex_unlock(&vm->event_lock);
+        return got;
+}
+
+/* What the owner hears of now it need not be told again in another life of the machine. */
+static void note_heard(struct vm *vm, enum vm_event event)
+{
+        if (event == VM_EVENT_FORK_DOORBELL)
+                vm->armed.doorbell = false;
+        if (event == VM_EVENT_FORK_CONSOLE) {
+                free(vm->armed.text);
+                vm->armed.text = NULL;
+        }
+}
+
+/* One after the other: what is called may reset the machine, which drops those that wait. */
 static void deliver(void *data)
 {
         struct vm *vm = data;
-        struct queued_event events[VM_EVENTS_MAX];
-        unsigned n;
+        struct queued_event e;
 
-        pthread_mutex_lock(&vm->event_lock);
-        n = vm->nevents;
-        memcpy(events, vm->events, n * sizeof events[0]);
-        vm->nevents = 0;
-        pthread_mutex_unlock(&vm->event_lock);
-        for (unsigned i = 0; i < n; i++)
-                vm->options.event(vm->options.event_data, events[i].event, &events[i].args);
+        for (unsigned i = 0; i < VM_EVENTS_MAX && take_event(vm, &e); i++) {
+                note_heard(vm, e.event);
+                vm->options.event(vm->options.event_data, e.event, &e.args);
+        }
 }
 
 void vm_exit_with(struct vm *vm, enum ramet_exit reason, int status, const char *fmt, ...)
@@ -86,8 +108,7 @@ void vm_exit_with(struct vm *vm, enum ramet_exit reason, int status, const char 
         pthread_mutex_unlock(&vm->event_lock);
         if (!first)
                 return;
-        for (unsigned i = 0; i < vm->shape.vcpus; i++)
-                sync_request(&vm->vcpus[i].part, VCPU_REQUEST_EXIT);
+        vcpu_hold_all(vm, VCPU_HELD_ENDED);
         vm_raise(vm, VM_EVENT_EXIT, NULL);
 }
 
@@ -123,6 +144,10 @@ static void env_irq(void *machine, unsigned gsi, bool level)
 {
         struct vm *vm = machine;
 
+        if (level)
+                atomic_fetch_or(&vm->lines, 1u << gsi % 32);
+        else
+                atomic_fetch_and(&vm->lines, ~(1u << gsi % 32));
         kvm_vm_irq_line(&vm->kvm, gsi, level);
 }
 
@@ -175,26 +200,49 @@ static void console_matched(void *data)
         fork_rung(data, VM_EVENT_FORK_CONSOLE);
 }
 
+int vm_watch_console(struct vm *vm, const char *text)
+{
+        return chardev_watch_output(vm->console, text, console_matched, vm);
+}
+
 int vm_arm_fork(struct vm *vm, bool doorbell, const char *console_text)
 {
+        char *text = console_text ? strdup(console_text) : NULL;
+        int r = console_text && !text ? -ENOMEM : vm_watch_console(vm, text);
+
+        if (r < 0) {
+                free(text);
+                return r;
+        }
+        free(vm->armed.text);
+        vm->armed = (struct vm_armed){.doorbell = doorbell, .text = text};
         pthread_mutex_lock(&vm->event_lock);
         vm->doorbell_armed = doorbell;
         pthread_mutex_unlock(&vm->event_lock);
-        return chardev_watch_output(vm->console, console_text, console_matched, vm);
+        return 0;
+}
+
+/* A root's first fork is the one that a reset goes back to. */
+static void note_count(struct vm *vm, uint32_t count)
+{
+        if (vm->index == 0 && vm->count == 0)
+                vm->count = count;
 }
 
 void vm_fork_done(struct vm *vm, uint32_t result, uint32_t count)
 {
         pthread_mutex_lock(&vm->event_lock);
         doorbell_set_result(vm->doorbell, result, count);
+        note_count(vm, count);
         vm->fork_pending = false;
-        vcpu_release_all(vm);
+        vcpu_release_all(vm, VCPU_HELD_FORK);
         pthread_mutex_unlock(&vm->event_lock);
 }
 
 void vm_fork_told(struct vm *vm, uint32_t count)
 {
         doorbell_set_result(vm->doorbell, 0, count);
+        note_count(vm, count);
 }
 
 /* --- birth --- */
@@ -549,7 +597,7 @@ static void end_vcpus(struct vm *vm)
                 return;
         for (unsigned i = 0; i < vm->shape.vcpus; i++)
                 sync_request(&vm->vcpus[i].part, VCPU_REQUEST_EXIT);
-        vcpu_release_all(vm);
+        vcpu_release_all(vm, UINT32_MAX);
         if (vm->paused)
                 resume(vm);
         for (unsigned i = 0; i < vm->shape.vcpus; i++) {
@@ -577,6 +625,8 @@ void vm_destroy(struct vm *vm, unsigned linger_ms)
         sync_leave(&vm->owner_part);
         sync_domain_fini(&vm->sync);
         pthread_mutex_destroy(&vm->event_lock);
+        template_unref(vm->tmpl);
+        free(vm->armed.text);
         free(vm->vcpus);
         free(vm->cpuid);
         free(vm);

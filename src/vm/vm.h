@@ -129,6 +129,19 @@ struct vm_freeze_stats {
 int vm_freeze(struct vm *vm, uint64_t cause_ns, bool by_doorbell, struct template **tmpl,
               struct vm_freeze_stats *stats, struct err *err);
 
+/* Back to its template, in place: memory, vCPUs, devices and clock as when it was spawned, with a
+ * new generation id and the same number in its fork; input that nobody has read is dropped. It runs
+ * on afterwards unless it was paused before, or had not run yet. A machine that has ended lives
+ * again. What is armed stays armed, a fork that the owner has heard of is over, and events that it
+ * has not heard of are dropped, but for FIRST_EXIT, which comes once in a machine's life.
+ *
+ * A clone goes back to what it was spawned from, however often it was frozen itself; a root to its
+ * first freeze. -EINVAL (nothing has changed): a root that was never frozen, or whose first freeze
+ * failed to seal (its memory is not that of any template). Another -errno: the template's state
+ * cannot be read (nothing has changed either), or half of it could be set: then the machine has
+ * ended, and EXIT says so. */
+int vm_reset(struct vm *vm, struct err *err);
+
 /* The fork that the event asked for is over: RESULT and COUNT read this from now on (0 in the
  * parent, or RAMET_DOORBELL_FAILED), and the held vCPU goes on. */
 void vm_fork_done(struct vm *vm, uint32_t result, uint32_t count);

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reset: a machine goes back to its template, in place. Descriptors, threads, memory slots and
+ * addresses stay; everything that the guest can see becomes what it was.
+ *
+ * What must not be is that anything of the old life reaches the new one. Where it could hide, and
+ * what is done about it:
+ *
+ *      an instruction that waits for its I/O    every vCPU finishes it on the way to the barrier;
+ * if the machine has ended, no device hears of it a vCPU held by a fork, or by the end     goes on
+ * when all is done; its thread never ended events that wait for the owner           dropped, but
+ * for the one that says that a clone runs typed input                              read and thrown
+ * away; a file's is read on ticks, requests and modes in KVM         kvm_vm_forget() and
+ * kvm_vcpu_forget(); timers of the local APICs and the clock when they are set interrupt lines
+ * lowered, before the controllers are set memory, and translations of it           the engine's
+ * reset; both kinds are invalidated output half matched                      the text is watched
+ * for from its beginning
+ *
+ * All of it happens between stop and resume, by the owner's thread. What cannot be read is found
+ * out before anything is changed; a failure after that ends the machine, since it is neither what
+ * it was nor what it should be.
+ *
+ * The order is spawn's, for the reasons given there and in state.c, after memory: setting the state
+ * makes KVM and devices write some of it.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "vm/machine.h"
+
+/* Events of the old life that nobody has heard of. FIRST_EXIT stays: it tells that the clone came
+ * to run, which is true, and comes once. */
+static void forget_events(struct vm *vm)
+{
+        unsigned kept = 0;
+
+        pthread_mutex_lock(&vm->event_lock);
+        for (unsigned i = 0; i < vm->nevents; i++)
+                if (vm->events[i].event == VM_EVENT_FIRST_EXIT)
+                        vm->events[kept++] = vm->events[i];
+        vm->nevents = kept;
+        vm->fork_pending = false;
+        vm->exited = false;
+        vm->exit = (struct vm_exit_info){0};
+        pthread_mutex_unlock(&vm->event_lock);
+}
+
+static void lower_lines(struct vm *vm)
+{
+        uint32_t lines = atomic_exchange(&vm->lines, 0);
+
+        for (unsigned gsi = 0; gsi < 32; gsi++)
+                if (lines >> gsi & 1)
+                        kvm_vm_irq_line(&vm->kvm, gsi, false);
+}
+
+static int forget_kvm(struct vm *vm, struct err *err)
+{
+        int r = kvm_vm_forget(&vm->kvm, err);
+
+        for (unsigned i = 0; i < vm->shape.vcpus && r == 0; i++)
+                r = kvm_vcpu_forget(&vm->vcpus[i].kvm, err);
+        lower_lines(vm);
+        return r;
+}
+
+static int reset_memory(struct vm *vm, struct err *err)
+{
+        static const struct sync_invalidation all = {.kinds = SYNC_CURRENT | SYNC_GUEST};
+        int r = backing_reset(&vm->backing, err);
+
+        sync_post(&vm->sync, &all);
+        return r;
+}
+
+/* Everything is stopped. */
+static int go_back(struct vm *vm, const struct record_reader *reader, struct err *err)
+{
+        int r = forget_kvm(vm, err);
+
+        if (r == 0)
+                r = reset_memory(vm, err);
+        if (r < 0)
+                return r;
+        chardev_discard_input(vm->console);
+        r = machine_restore(vm, reader, err);
+        if (r == 0)
+                r = machine_set_identity(vm, err);
+        return r;
+}
+
+/* The same wishes of the owner, for the new life. */
+static int arm_again(struct vm *vm)
+{
+        const struct vm_armed armed = vm->armed;
+
+        pthread_mutex_lock(&vm->event_lock);
+        vm->doorbell_armed = armed.doorbell;
+        pthread_mutex_unlock(&vm->event_lock);
+        return vm_watch_console(vm, armed.text);
+}
+
+int vm_reset(struct vm *vm, struct err *err)
+{
+        bool was_paused = vm->paused;
+        struct record_reader reader;
+        int r;
+
+        if (!vm->tmpl)
+                return err_input(err, "this machine has no template to be reset to");
+        r = record_reader_init_fd(&reader, vm->tmpl->state_fd, record_rules, err);
+        if (r < 0)
+                return r;
+        vm_pause(vm);
+        r = go_back(vm, &reader, err);
+        if (r == 0)
+                r = arm_again(vm);
+        record_reader_fini(&reader);
+        forget_events(vm);
+        if (r == 0)
+                vcpu_release_all(vm, UINT32_MAX);
+        else
+                vm_exit_with(vm, RAMET_EXIT_HOST, 0, "reset: %s", err->text);
+        if (!was_paused)
+                vm_run(vm);
+        return r;
+}
