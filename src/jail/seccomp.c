@@ -101,8 +101,8 @@ static const char *const base_syscalls[] = {
         NULL,
 };
 
-/* While a guest runs: enter it, save it, interrupt it, help its emulator. Not: make VMs, vCPUs,
- * devices or memory slots. */
+/* While a guest runs: enter it, save it, set it back, interrupt it, help its emulator; memory
+ * slots, which can show it no more than this process has. Not: make VMs, vCPUs or devices. */
 #define PAGEMAP_SCAN_REQUEST 0xc0606610u /* _IOWR('f', 16, struct pm_scan_arg): Linux 6.7 */
 static const uint32_t ioctls[] = {
         KVM_RUN,
@@ -117,6 +117,17 @@ static const uint32_t ioctls[] = {
         KVM_GET_XSAVE,
         KVM_GET_XSAVE2,
         KVM_GET_XCRS,
+        KVM_SET_SREGS2,
+        KVM_SET_XSAVE,
+        KVM_SET_XCRS,
+        KVM_SET_MSRS,
+        KVM_SET_LAPIC,
+        KVM_SET_DEBUGREGS,
+        KVM_SET_DEVICE_ATTR,
+        KVM_SET_CLOCK,
+        KVM_SET_IRQCHIP,
+        KVM_SET_PIT2,
+        KVM_SET_USER_MEMORY_REGION,
         KVM_GET_MSRS,
         KVM_GET_LAPIC,
         KVM_GET_VCPU_EVENTS,

@@ -103,6 +103,7 @@ int kvm_host_open(struct kvm_host *host, struct err *err)
                 .adjust_clock = has(fd, KVM_CAP_ADJUST_CLOCK),
                 .emulation_exit = has(fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE),
                 .pit2 = has(fd, KVM_CAP_PIT2) && has(fd, KVM_CAP_PIT_STATE2),
+                .tdp = kvm_x86_has_tdp(),
         };
         return 0;
 }

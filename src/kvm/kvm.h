@@ -35,6 +35,7 @@ struct kvm_host {
         bool adjust_clock;   /* [I] KVM_CAP_ADJUST_CLOCK */
         bool emulation_exit; /* [I] KVM_CAP_EXIT_ON_EMULATION_FAILURE */
         bool pit2;           /* [I] KVM_CAP_PIT2 and KVM_CAP_PIT_STATE2 */
+        bool tdp;            /* [I] EPT or NPT is in use, for certain */
 };
 
 /* 0, or -errno (err: what to do about a missing or forbidden /dev/kvm, or which capability that
@@ -60,10 +61,14 @@ void kvm_vm_close(struct kvm_vm *vm);
 /* Back [gpa, gpa + size) with memory at @hva. size 0 deletes the slot. */
 int kvm_vm_set_slot(const struct kvm_vm *vm, unsigned slot, uint64_t gpa, uint64_t size, void *hva,
                     uint32_t flags, struct err *err);
+/* Make KVM forget all that it has derived from guest memory, after that was changed without it. The
+ * vCPUs are stopped. 0 or -errno. */
+int kvm_vm_forget_memory(const struct kvm_host *host, const struct kvm_vm *vm, struct err *err);
 /* PICs, IOAPIC, local APICs, and the PIT, in the kernel. After the slots are set: a slot change
  * after it waits for a grace period, 7 ms on some hosts, while one before it does not. */
 int kvm_vm_create_irqchip(const struct kvm_host *host, struct kvm_vm *vm, struct err *err);
 void kvm_x86_vm_init(const struct kvm_vm *vm); /* kvm_vm_open() calls it */
+bool kvm_x86_has_tdp(void);                    /* kvm_host_open() does */
 int kvm_vm_irq_line(const struct kvm_vm *vm, unsigned gsi, bool level);
 
 struct kvm_vcpu {

@@ -5,15 +5,60 @@
  * api.rst, 4.24-4.26, 4.37, 4.41, 4.71.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "kvm/kvm.h"
+
+#define SLOT_OF_NOTHING 500 /* KVM has room for 509 at least, and nobody counts so far */
 
 void kvm_x86_vm_init(const struct kvm_vm *vm)
 {
         /* VT-x without unrestricted guest keeps a TSS and a page table inside the guest's address
          * space. Elsewhere the call has no effect, so that its failure means nothing. */
         kvm_ioctl(vm->fd, KVM_SET_TSS_ADDR, (void *)(uintptr_t)KVM_X86_TSS_ADDR);
+}
+
+static bool says_yes(const char *path)
+{
+        char answer = 0;
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+        if (fd < 0)
+                return false;
+        if (read(fd, &answer, 1) != 1)
+                answer = 0;
+        close(fd);
+        return answer == 'Y' || answer == '1';
+}
+
+/* There is no capability that tells, but the modules say it. Others than these (kvm_pvm) shadow. */
+bool kvm_x86_has_tdp(void)
+{
+        return access("/sys/module/kvm_pvm", F_OK) != 0 &&
+               (says_yes("/sys/module/kvm_intel/parameters/ept") ||
+                says_yes("/sys/module/kvm_amd/parameters/npt"));
+}
+
+/* With EPT or NPT the processor reads the guest's page tables itself, and what it has cached of
+ * them goes when KVM's MMU notifier takes away the pages that are replaced. Without, KVM keeps
+ * shadows of page tables, which it updates when the guest writes those: a page table that comes to
+ * have another content by a new page behind it keeps its old shadow (seen: a guest's CPL 3 used a
+ * mapping of its former life). Taking away any memory slot drops all shadows; so one is set, where
+ * nobody looks, and taken away. */
+int kvm_vm_forget_memory(const struct kvm_host *host, const struct kvm_vm *vm, struct err *err)
+{
+        static uint8_t page[4096] __attribute__((aligned(4096)));
+        int r;
+
+        if (host->tdp)
+                return 0;
+        r = kvm_vm_set_slot(vm, SLOT_OF_NOTHING, KVM_X86_TSS_ADDR - 2 * sizeof page, sizeof page,
+                            page, KVM_MEM_READONLY, err);
+        if (r < 0)
+                return r;
+        return kvm_vm_set_slot(vm, SLOT_OF_NOTHING, 0, 0, NULL, 0, err);
 }
 
 int kvm_vm_create_irqchip(const struct kvm_host *host, struct kvm_vm *vm, struct err *err)

@@ -6,15 +6,17 @@
  * What must not be is that anything of the old life reaches the new one. Where it could hide, and
  * what is done about it:
  *
- *      an instruction that waits for its I/O    every vCPU finishes it on the way to the barrier;
- * if the machine has ended, no device hears of it a vCPU held by a fork, or by the end     goes on
- * when all is done; its thread never ended events that wait for the owner           dropped, but
- * for the one that says that a clone runs typed input                              read and thrown
- * away; a file's is read on ticks, requests and modes in KVM         kvm_vm_forget() and
- * kvm_vcpu_forget(); timers of the local APICs and the clock when they are set interrupt lines
- * lowered, before the controllers are set memory, and translations of it           the engine's
- * reset; both kinds are invalidated output half matched                      the text is watched
- * for from its beginning
+ *  - An instruction that waits for its I/O: every vCPU finishes it on the way to the barrier.
+ *    If the machine has ended, no device hears of it.
+ *  - A vCPU held by a fork, or by the end: its thread never ended, and goes on when all is done.
+ *  - Events that wait for the owner: dropped, but for the one that tells that a clone runs.
+ *  - Typed input: read and thrown away; a file's is read on.
+ *  - Output half matched: its text is watched for from the beginning.
+ *  - Ticks, requests and modes in KVM: kvm_vm_forget() and kvm_vcpu_forget(). The timers of the
+ *    local APICs and the clock go with their state.
+ *  - Interrupt lines: lowered before the controllers are set.
+ *  - Memory, and translations of it: the engine's reset; both kinds are invalidated, and KVM's
+ *    shadow page tables, where it has any, dropped.
  *
  * All of it happens between stop and resume, by the owner's thread. What cannot be read is found
  * out before anything is changed; a failure after that ends the machine, since it is neither what
@@ -70,7 +72,7 @@ static int reset_memory(struct vm *vm, struct err *err)
         int r = backing_reset(&vm->backing, err);
 
         sync_post(&vm->sync, &all);
-        return r;
+        return r < 0 ? r : kvm_vm_forget_memory(&vm->host, &vm->kvm, err);
 }
 
 /* Everything is stopped. */

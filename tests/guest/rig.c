@@ -50,15 +50,17 @@ static void on_event(void *data, enum vm_event event, const struct vm_event_args
 
 static struct vm_options options(struct rig *r, unsigned vcpus, uint64_t memory_bytes)
 {
-        int pipe_fds[2];
+        int pipe_fds[2], input_fds[2];
 
         assert_int_equal(loop_create(true, &r->loop), 0);
+        assert_int_equal(pipe2(input_fds, O_CLOEXEC | O_NONBLOCK), 0);
+        r->input_fd = input_fds[1];
         assert_int_equal(pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK), 0);
         r->console_fd = pipe_fds[0];
         return (struct vm_options){
                 .shape = {.memory_bytes = memory_bytes, .vcpus = vcpus, .debug_exit_port = 0xf4},
                 .loop = r->loop,
-                .console_in_fd = -1,
+                .console_in_fd = input_fds[0],
                 .console_out_fd = pipe_fds[1],
                 .kick_signal = SIGUSR1,
                 .hugepages = RAMET_HUGEPAGES_OFF,
@@ -136,6 +138,7 @@ void rig_shell(struct rig *r, unsigned vcpus, uint64_t memory_bytes)
 
         memset(r, 0, sizeof *r);
         o = options(r, vcpus, memory_bytes);
+        r->console_in_fd = o.console_in_fd;
         r->console_out_fd = o.console_out_fd;
         if (vm_shell(&o, &r->vm, &err) < 0 || vm_start(r->vm, &err) < 0)
                 fail_msg("shell: %s", err.text);
@@ -145,9 +148,9 @@ void rig_adopt(struct rig *r, struct template *tmpl, uint32_t index, uint32_t co
 {
         struct err err = {0};
 
-        if (vm_adopt(r->vm, tmpl, -1, r->console_out_fd, index, count, &err) < 0)
+        if (vm_adopt(r->vm, tmpl, r->console_in_fd, r->console_out_fd, index, count, &err) < 0)
                 fail_msg("adopting a template: %s", err.text);
-        r->console_out_fd = -1;
+        r->console_in_fd = r->console_out_fd = -1;
 }
 
 static void drain(struct rig *r)
@@ -159,14 +162,22 @@ static void drain(struct rig *r)
         r->text[r->len] = '\0';
 }
 
+void rig_type(struct rig *r, const char *text)
+{
+        assert_int_equal(write(r->input_fd, text, strlen(text)), (ssize_t)strlen(text));
+}
+
 void rig_free(struct rig *r)
 {
         vm_destroy(r->vm, 100);
         if (r->console_out_fd > 0) /* a shell's, which nothing has taken */
                 close(r->console_out_fd);
+        if (r->console_in_fd > 0)
+                close(r->console_in_fd);
         drain(r);
         loop_destroy(r->loop);
         close(r->console_fd);
+        close(r->input_fd);
         r->vm = NULL;
 }
 

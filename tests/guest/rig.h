@@ -17,8 +17,9 @@
 struct rig {
         struct vm *vm;
         struct loop *loop;
-        int console_fd;     /* read end */
-        int console_out_fd; /* a shell's: not given away yet; else 0 or -1 */
+        int console_fd;                    /* read end */
+        int input_fd;                      /* write end */
+        int console_in_fd, console_out_fd; /* a shell's: not given away yet; else 0 or -1 */
         char text[65536];
         size_t len;
         unsigned forks; /* fork events not dealt with yet */
@@ -52,6 +53,7 @@ bool rig_refused(int ret, const struct err *err);
 void rig_shell(struct rig *r, unsigned vcpus, uint64_t memory_bytes);
 void rig_adopt(struct rig *r, struct template *tmpl, uint32_t index, uint32_t count);
 void rig_free(struct rig *r);
+void rig_type(struct rig *r, const char *text);
 
 void rig_step(struct rig *const *rigs, unsigned n);
 /* Serve one machine until @until(r), or fail after @seconds. */
