@@ -11,9 +11,9 @@
  *
  * Guessing. A table holds entries that the processor could use, or absent ones. A present entry
  * whose address lies above everything that the guest has is one that it could not use. Only bits
- * are tested (entry & impossible), so eight entries cost a handful of vector instructions, and
- * memory is the limit. Text, code, pointers and random data fail within a few entries; zero pages
- * have no present entry; what remains are tables and small odd integers.
+ * are tested (entry & impossible), a cache line at a time, and the speed of memory is the limit.
+ * Text, code, pointers and random data fail within a few entries; zero pages have no present entry;
+ * what remains are tables and small odd integers.
  */
 #include "x86/pagetables.h"
 
@@ -119,7 +119,7 @@ typedef uint64_t wide_entry __attribute__((may_alias));
 typedef uint32_t narrow_entry __attribute__((may_alias));
 
 #define PRESENT 1u
-#define BLOCK   64 /* entries between two looks at whether to go on */
+#define LINE    64 /* bytes looked at together; lines with nothing present are most, and cheapest */
 
 struct x86_table_filter x86_table_filter(uint8_t maxphyaddr, uint64_t limit, bool wide, bool narrow)
 {
@@ -139,30 +139,44 @@ struct x86_table_filter x86_table_filter(uint8_t maxphyaddr, uint64_t limit, boo
         };
 }
 
-static bool wide_likely(uint64_t impossible, const wide_entry *entry)
+static bool wide_likely(uint64_t impossible, const wide_entry *e)
 {
-        uint64_t any = 0, bad = 0;
+        bool found = false;
 
-        for (unsigned block = 0; block < X86_PAGE_BYTES / 8 && !bad; block += BLOCK) {
-                for (unsigned i = block; i < block + BLOCK; i++) {
-                        any |= entry[i] & PRESENT;
-                        bad |= entry[i] & impossible & -(entry[i] & PRESENT);
-                }
+        for (const wide_entry *end = e + X86_PAGE_BYTES / 8; e < end; e += LINE / 8) {
+                uint64_t any = 0, bad = 0;
+
+                for (unsigned i = 0; i < LINE / 8; i++)
+                        any |= e[i];
+                if (!(any & PRESENT))
+                        continue;
+                for (unsigned i = 0; i < LINE / 8; i++)
+                        bad |= e[i] & -(e[i] & PRESENT);
+                if (bad & impossible)
+                        return false;
+                found = true;
         }
-        return any && !bad;
+        return found;
 }
 
-static bool narrow_likely(uint32_t impossible, const narrow_entry *entry)
+static bool narrow_likely(uint32_t impossible, const narrow_entry *e)
 {
-        uint32_t any = 0, bad = 0;
+        bool found = false;
 
-        for (unsigned block = 0; block < X86_PAGE_BYTES / 4 && !bad; block += BLOCK) {
-                for (unsigned i = block; i < block + BLOCK; i++) {
-                        any |= entry[i] & PRESENT;
-                        bad |= entry[i] & impossible & -(entry[i] & PRESENT);
-                }
+        for (const narrow_entry *end = e + X86_PAGE_BYTES / 4; e < end; e += LINE / 4) {
+                uint32_t any = 0, bad = 0;
+
+                for (unsigned i = 0; i < LINE / 4; i++)
+                        any |= e[i];
+                if (!(any & PRESENT))
+                        continue;
+                for (unsigned i = 0; i < LINE / 4; i++)
+                        bad |= e[i] & -(e[i] & PRESENT);
+                if (bad & impossible)
+                        return false;
+                found = true;
         }
-        return any && !bad;
+        return found;
 }
 
 bool x86_table_likely(const struct x86_table_filter *filter, const void *page)

@@ -58,8 +58,8 @@ struct x86_table_filter {
 struct x86_table_filter x86_table_filter(uint8_t maxphyaddr, uint64_t limit, bool wide,
                                          bool narrow);
 
-/* Could the 4 KiB at @page (8-byte aligned) be a page table? True when, read as entries of one of
- * the formats, at least one is present and no present one is impossible. So a page table whose
+/* Could the 4 KiB at @page (8-byte aligned) be a page table? True when, read as entries of one
+ * of the formats, at least one is present and no present one is impossible. So a page table whose
  * entries are all well-formed is always found; other pages may be taken for one, which costs a
  * copy. It is not for the 32 bytes of PAE's top table: these have no accessed or dirty bits, and
  * share their page with other data. */
