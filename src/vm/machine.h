@@ -16,6 +16,7 @@
 #include "mem/backing.h"
 #include "sync/sync.h"
 #include "vm/vm.h"
+#include "x86/view.h"
 
 #define VM_DEVICES_MAX 64
 #define VM_EVENTS_MAX  16
@@ -76,6 +77,9 @@ struct vm {
         struct sync_participant owner_part; /* the protocol's own rules; never in guest mode */
         struct tlb owner_tlb;               /* [o] */
         struct guest_access access;         /* [o] the owner's and the devices' */
+        uint64_t memory_epoch;              /* [o] vm_memory_changed() calls */
+        struct x86_view view;               /* [o] of one vCPU, as of view_epoch */
+        uint64_t view_epoch;                /* [o] */
         struct vcpu *vcpus;                 /* [I] shape.vcpus of them */
         struct chardev *console;            /* [I] */
         struct device_env env;              /* [I] */
@@ -135,6 +139,14 @@ int vcpu_start(struct vcpu *vcpu, struct err *err);
 void vcpu_hold_current(struct vm *vm); /* the calling thread's vCPU parks: VCPU_HELD_FORK */
 void vcpu_hold_all(struct vm *vm, enum vcpu_hold why);
 void vcpu_release_all(struct vm *vm, uint32_t why); /* bits of enum vcpu_hold */
+
+/* memory.c */
+/* Registers or page tables of vCPUs may be others from now on: the owner's linear translations are
+ * not used any more. */
+void vm_memory_changed(struct vm *vm);
+/* Linear addresses as @vcpu means them now: by its own thread outside KVM_RUN, or the owner while
+ * it is stopped. @run: see x86/view.h. 0 or -errno. */
+int vcpu_view(struct vcpu *vcpu, uint64_t run, struct x86_view *view);
 
 /* bus.c */
 void bus_access(struct vm *vm, enum device_space space, uint64_t address, uint8_t *data,

@@ -101,5 +101,6 @@ int machine_restore(struct vm *vm, const struct record_reader *reader, struct er
                 r = kvm_vm_restore_clock(&vm->host, &vm->kvm, reader, err);
         if (r == 0)
                 r = restore_devices(vm, reader, err);
+        vm_memory_changed(vm);
         return r;
 }

@@ -414,6 +414,7 @@ int vm_new(const struct vm_options *options, const struct vm_shape *shape, struc
         pthread_mutex_init(&vm->event_lock, NULL);
         sync_domain_init(&vm->sync);
         sync_join(&vm->sync, &vm->owner_part, NULL, NULL);
+        vm_memory_changed(vm); /* the view is of no time yet */
         tlb_init(&vm->owner_tlb);
         guest_access_init(&vm->access, &vm->mem, &vm->owner_part, &vm->owner_tlb);
         loop_set_wake(options->loop, deliver, vm);
@@ -516,6 +517,7 @@ int vm_boot(struct vm *vm, const struct boot_source *given, struct err *err)
                 r = kvm_ioctl(fd, KVM_SET_REGS, &regs);
         if (r < 0)
                 return err_host(err, -r, "setting up the boot processor: %s", strerror(-r));
+        vm_memory_changed(vm);
         vm->booted = true;
         return 0;
 }
@@ -538,6 +540,7 @@ int vm_start(struct vm *vm, struct err *err)
 static void resume(struct vm *vm)
 {
         vm->paused = false;
+        vm_memory_changed(vm);
         guest_access_exclusive(&vm->access, false);
         sync_resume(&vm->sync);
 }

@@ -14,6 +14,7 @@
 #define RAMET_VM_VM_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <ramet/ramet.h>
@@ -21,6 +22,7 @@
 #include "base/err.h"
 #include "boot/boot.h"
 #include "io/loop.h"
+#include "mem/tlb.h"
 #include "vm/template.h"
 
 struct vm;
@@ -161,6 +163,26 @@ void vm_exit_info(struct vm *vm, struct vm_exit_info *info);
 int vm_memory_usage(struct vm *vm, uint64_t *shared_bytes, uint64_t *private_bytes);
 uint64_t vm_assists(struct vm *vm);         /* instructions done for KVM's emulator */
 struct guest_mem *vm_memory(struct vm *vm); /* to be used while the vCPUs are paused */
+
+/* Read and write guest memory by guest-physical address; the vCPUs may run. 0; -EFAULT (no byte
+ * moved) when the range is not RAM; -ENODEV for a shell, which has no memory yet. */
+int vm_read(struct vm *vm, uint64_t gpa, void *buf, size_t len);
+int vm_write(struct vm *vm, uint64_t gpa, const void *buf, size_t len);
+/* The same by linear address of a vCPU, as a debugger does: what is mapped may be read and written,
+ * whatever its rights. What lies before *@failed (may be NULL) has been. 0, or
+ *      -EBUSY    the vCPUs run: vm_pause() first
+ *      -EFAULT   nothing is mapped at *@failed
+ *      -EINVAL   no such vCPU (*@failed is not set), or *@failed is not canonical
+ *      -EIO      the page tables for *@failed lie outside RAM
+ *      -ENXIO    *@failed is mapped, to what is not RAM
+ *      -ENODEV   a shell; or KVM's -errno */
+int vm_read_gva(struct vm *vm, unsigned vcpu, uint64_t gva, void *buf, size_t len,
+                uint64_t *failed);
+int vm_write_gva(struct vm *vm, unsigned vcpu, uint64_t gva, const void *buf, size_t len,
+                 uint64_t *failed);
+/* The translation cache behind these and the devices: do without it, and what it did so far. */
+void vm_memory_bypass(struct vm *vm, bool bypass);
+void vm_memory_stats(const struct vm *vm, struct tlb_stats *stats);
 
 /* Ends and joins the vCPU threads, gives the console up to @linger_ms to drain, frees everything.
  */

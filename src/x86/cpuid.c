@@ -103,3 +103,12 @@ void x86_cpuid_for_vcpu(struct kvm_cpuid2 *cpuid, unsigned id, unsigned count)
                 }
         }
 }
+
+uint8_t x86_cpuid_maxphyaddr(const struct kvm_cpuid2 *cpuid)
+{
+        for (unsigned i = 0; i < cpuid->nent; i++) {
+                if (cpuid->entries[i].function == 0x80000008)
+                        return (uint8_t)cpuid->entries[i].eax;
+        }
+        return 36;
+}
