@@ -17,11 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tap_results as tap
+from teeth import TEETH, judge
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / 'build-test'
 KVM_GET_API_VERSION = 0xAE00
 OWN_WAY = ('linux', 'bench')  # suites that a plain `./dev test` runs later, or not
+OTHERS = ('lint', 'linux', 'teeth')  # what is no suite of a part
 
 
 @dataclass
@@ -177,6 +179,34 @@ class Run:
 
     # --- what is not a part ---
 
+    def run_teeth(self):
+        """Builds with a deliberate defect: the named test must fail (teeth.py)."""
+        for tooth in TEETH:
+            part = Part(f'tooth-{tooth.name}', [f'-Dtooth={tooth.name}', '-Doptimization=0',
+                                                '-Ddebug=false'], [])
+            log = LOGS / f'{part.name}.log'
+            records = part.dir / 'meson-logs' / 'teeth.json'
+            self.screen.begin('teeth', tooth.name)
+            records.unlink(missing_ok=True)
+            with log.open('w') as out:
+                def run(*command):
+                    return subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
+                                          stdin=subprocess.DEVNULL, check=False).returncode == 0
+
+                if not (part.dir / 'build.ninja').exists():
+                    run('meson', 'setup', '--wrap-mode=nodownload', *part.options, str(part.dir))
+                # It fails, as it should; and it builds only what this test needs.
+                run('meson', 'test', '-C', str(part.dir), '--logbase', 'teeth', tooth.program)
+            lines = records.read_text().splitlines() if records.exists() else []
+            if not lines:
+                self.broken('teeth', tooth.name, 'the build failed', log, build_errors(log))
+                continue
+            case = judge(tooth, tap.log_cases({tooth.program: ('teeth', 'tap')}, lines),
+                         json.loads(lines[0]).get('stdout') or '')
+            self.add('teeth', [case], log)
+            if case.result == tap.PASS:
+                print(f'       {case.detail[0]}', flush=True)
+
     def run_lint(self):
         log = LOGS / 'lint.log'
         self.screen.begin('lint', 'style')
@@ -269,18 +299,18 @@ def build_errors(log):
 
 
 def plan(wanted):
-    """{part name: suites or None for its own}, whether to lint, whether to run Linux."""
+    """{part name: suites or None for its own}, and which of OTHERS to run."""
     if not wanted:
-        return {'gcc': None, 'clang': None, 'asan': None, 'tsan': None}, True, True
+        return {'gcc': None, 'clang': None, 'asan': None, 'tsan': None}, set(OTHERS)
     parts, named = {}, {'clang': 'clang', 'asan': 'asan', 'sync': 'tsan', 'tsan': 'tsan'}
     for suite in wanted:
         if suite in named:
             parts[named[suite]] = None
         elif suite == 'linux':
             parts.setdefault('gcc', [])
-        elif suite != 'lint':
+        elif suite not in OTHERS:
             parts.setdefault('gcc', []).append(suite)
-    return parts, 'lint' in wanted, 'linux' in wanted
+    return parts, set(wanted) & set(OTHERS)
 
 
 def check_names(run, part, suites):
@@ -289,14 +319,15 @@ def check_names(run, part, suites):
     for suite in suites:
         if suite not in have and suite not in ('unit', 'integration', 'guest'):
             print(f'dev: no such suite: {suite} (there are: '
-                  f'{" ".join(sorted(have | {"lint", "asan", "clang", "sync"}))})', file=sys.stderr)
+                  f'{" ".join(sorted(have | {"asan", "clang", "sync", *OTHERS}))})', file=sys.stderr)
             raise SystemExit(2)
 
 
 def main(wanted):
     LOGS.mkdir(exist_ok=True)
     run, all_parts = Run(), make_parts()
-    parts, lint, linux = plan(wanted)
+    parts, others = plan(wanted)
+    linux = 'linux' in others
     guest = None
 
     if not run.kvm:
@@ -316,7 +347,9 @@ def main(wanted):
                 done = set()
                 for suite in run.suites_of(part) if suites is None else suites:
                     run.run_suite(part, suite, done)
-        if lint:
+        if 'teeth' in others:
+            run.run_teeth()
+        if 'lint' in others:
             run.run_lint()
         if linux:
             run.run_linux(all_parts['gcc'], guest, gcc_built)
