@@ -24,6 +24,10 @@
  *     kernel carries it along when it swaps or moves the page. Dropping a page (MADV_DONTNEED)
  *     loses the protection of one that was written, hence the order in reset().
  *
+ * The other way round there is an exception. A vCPU that is kicked while it waits for its page, or
+ * before it writes to it, leaves a page that is listed and not written yet. It will be, as a rule;
+ * if a reset takes the vCPU elsewhere, that begins by letting the thread finish what it was told.
+ *
  * Why nothing waits for ever: the thread takes the lock, never enters a read section, waits for no
  * vCPU, and does not touch guest memory. Who holds the lock does not touch guest memory either, nor
  * waits for who might. So the owner can stop all vCPUs while one of them waits for its page: it
@@ -67,6 +71,9 @@ struct trap {
         uint64_t *own;      /* [m] a bit for each page; 1: its protection is lifted */
         uint64_t own_pages; /* [m] bits set */
         uint64_t faults;    /* [m] */
+        uint64_t begun;     /* [m] rounds of the thread: before it takes what it is told ... */
+        uint64_t ended;     /* [m] ... and after it has served all of that */
+        pthread_cond_t round_ended;
 };
 
 /* --- the set of own pages; under the lock --- */
@@ -146,10 +153,27 @@ static void *trap_thread(void *arg)
                         continue; /* EINTR */
                 if (fds[1].revents)
                         return NULL;
+                pthread_mutex_lock(&t->lock);
+                t->begun++;
                 n = uffd_read(t->uffd, addresses, BATCH);
+                pthread_mutex_unlock(&t->lock);
                 for (int i = 0; i < n; i++)
                         serve(t, addresses[i]);
+                pthread_mutex_lock(&t->lock);
+                t->ended++;
+                pthread_cond_broadcast(&t->round_ended);
+                pthread_mutex_unlock(&t->lock);
         }
+}
+
+/* Wait until the thread has nothing in hand that it took before; under the lock. A writer that was
+ * interrupted no longer waits, but the thread may have been told of it. */
+static void settle(struct trap *t)
+{
+        uint64_t begun = t->begun;
+
+        while (t->ended < begun)
+                pthread_cond_wait(&t->round_ended, &t->lock);
 }
 
 /* --- the engine --- */
@@ -183,6 +207,7 @@ static int create(struct backing *b, struct err *err)
         t->env = b->cow_env;
         t->uffd = t->end_fd = -1;
         pthread_mutex_init(&t->lock, NULL);
+        pthread_cond_init(&t->round_ended, NULL);
         t->own = calloc(words(t), sizeof *t->own);
         if (!t->own)
                 return err_host(err, ENOMEM, "no memory for --cow trap");
@@ -209,6 +234,7 @@ static void destroy(struct backing *b)
                 close(t->uffd);
         if (t->end_fd >= 0)
                 close(t->end_fd);
+        pthread_cond_destroy(&t->round_ended);
         pthread_mutex_destroy(&t->lock);
         free(t->own);
         free(t);
@@ -253,6 +279,7 @@ static int reset(struct backing *b, struct err *err)
         int r = 0;
 
         pthread_mutex_lock(&t->lock);
+        settle(t);
         for (uint64_t page = 0; r == 0 && next_run(t, &page, &end); page = end) {
                 uint8_t *hva = b->hva + page * PAGE;
                 uint64_t length = (end - page) * PAGE;

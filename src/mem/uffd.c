@@ -40,17 +40,15 @@
 /* The system call asks for a capability or the sysctl, the device for a file's permissions. */
 static int obtain(void)
 {
-        int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK), dev, e;
+        int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK), e = errno, dev;
 
         if (fd >= 0)
                 return fd;
-        e = errno;
         dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-        if (dev < 0)
-                return -e;
-        fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
-        e = errno;
-        close(dev);
+        if (dev >= 0) {
+                fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+                close(dev);
+        }
         return fd >= 0 ? fd : -e;
 }
 

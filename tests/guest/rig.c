@@ -14,6 +14,7 @@
 #include "kvm/kvm.h"
 
 enum ramet_cow rig_cow = RAMET_COW_PRIVATE;
+uint64_t rig_own_pages_max;
 
 int rig_init(void)
 {
@@ -65,6 +66,7 @@ static struct vm_options options(struct rig *r, unsigned vcpus, uint64_t memory_
                 .kick_signal = SIGUSR1,
                 .hugepages = RAMET_HUGEPAGES_OFF,
                 .cow = rig_cow,
+                .own_pages_max = rig_own_pages_max,
                 .event = on_event,
                 .event_data = r,
         };

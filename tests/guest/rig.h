@@ -34,6 +34,8 @@ int rig_init(void);
 
 /* The copy-on-write engine of machines made from now on. */
 extern enum ramet_cow rig_cow;
+/* And how many pages of its own such a machine may have, 0: any number. */
+extern uint64_t rig_own_pages_max;
 
 /* A root machine that runs guest @name with @cmdline; @armed: its doorbell forks. */
 void rig_boot(struct rig *r, const char *name, const char *cmdline, unsigned vcpus,

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -257,6 +258,60 @@ static void many_writers_of_one_page_tell_it_once(void **state)
                 assert_int_equal(told.pages[round * 2], 1);
         }
         assert_int_equal(own_pages(&b), 100);
+        backing_destroy(&b);
+        drop(&t);
+}
+
+static __thread sigjmp_buf away;
+
+static void jump_away(int signal)
+{
+        siglongjmp(away, 1);
+}
+
+static void *write_unless_interrupted(void *arg)
+{
+        struct writer *w = arg;
+
+        if (sigsetjmp(away, 1) == 0)
+                write_byte(w);
+        return NULL;
+}
+
+static void *release_soon(void *arg)
+{
+        rest(50);
+        sem_post(&told.go);
+        return NULL;
+}
+
+/* The engine has been told of a write, which then does not happen, as with a vCPU that is kicked.
+ * A reset is of that, too. */
+static void a_reset_is_of_interrupted_writes_too(void **state)
+{
+        struct sigaction sa = {.sa_handler = jump_away};
+        struct tmpl t = {0};
+        struct backing b;
+        struct writer w;
+        pthread_t other;
+
+        root(&b, &t, false);
+        sigaction(SIGUSR1, &sa, NULL);
+        told.hold = true;
+        w = (struct writer){.at = b.hva + 5 * PAGE};
+        assert_int_equal(pthread_create(&w.thread, NULL, write_unless_interrupted, &w), 0);
+        sem_wait(&told.held);
+        pthread_kill(w.thread, SIGUSR1);
+        pthread_join(w.thread, NULL);
+        assert_false(w.done);
+        pthread_create(&other, NULL, release_soon, NULL);
+        assert_int_equal(backing_reset(&b, &err), 0);
+        rest(30);
+        assert_int_equal(own_pages(&b), 0);
+        b.hva[5 * PAGE] = 1;
+        assert_int_equal(told.pages[5], 2);
+        assert_int_equal(own_pages(&b), 1);
+        pthread_join(other, NULL);
         backing_destroy(&b);
         drop(&t);
 }
@@ -613,6 +668,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 TEST(a_page_is_told_once_and_before_it_is_written),
                 TEST(many_writers_of_one_page_tell_it_once),
+                TEST(a_reset_is_of_interrupted_writes_too),
                 TEST(writes_of_the_kernel_are_caught),
                 TEST(what_is_listed_is_what_was_written),
                 TEST(clones_of_clones_have_all_pages),
