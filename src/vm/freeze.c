@@ -17,6 +17,10 @@
 
 #include "vm/machine.h"
 
+/* More than a state usually is: see record_writer_reserve(). */
+#define STATE_BYTES      (64u << 10)
+#define VCPU_STATE_BYTES (16u << 10)
+
 /* The stopped part. The vCPUs are parked when it begins and still are when it ends. */
 static int freeze_stopped(struct vm *vm, struct backing_freeze *f, struct record_writer *w,
                           struct vm_freeze_stats *stats, struct err *err)
@@ -99,6 +103,7 @@ int vm_freeze(struct vm *vm, uint64_t cause_ns, bool by_doorbell, struct templat
                 return r;
         }
         record_writer_init(&w);
+        record_writer_reserve(&w, STATE_BYTES + vm->shape.vcpus * VCPU_STATE_BYTES);
         r = freeze_in_pause(vm, &f, &w, stats, err);
         t0 = vm_now_ns();
         if (r == 0) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See bare.h. Page tables: one PML4, one PDPT, four page directories of 2 MiB pages: 4 GiB. */
+/* See bare.h. Page tables: one PML4, one PDPT, 16 page directories of 2 MiB pages: 16 GiB. */
 #include "bare.h"
 
 #include <fcntl.h>
@@ -107,11 +107,11 @@ void bare_load(uint8_t *at, const void *code, size_t len)
         uint64_t *pml4 = (uint64_t *)(at + 0x1000), *pdpt = (uint64_t *)(at + 0x2000);
         uint64_t *pd = (uint64_t *)(at + 0x3000);
 
-        memset(at, 0, 0x7000);
+        memset(at, 0, 0x13000);
         pml4[0] = 0x2000 | 7;
-        for (unsigned i = 0; i < 4; i++)
+        for (unsigned i = 0; i < 16; i++)
                 pdpt[i] = (0x3000 + i * PAGE) | 7;
-        for (uint64_t i = 0; i < 4 * 512; i++)
+        for (uint64_t i = 0; i < 16 * 512; i++)
                 pd[i] = i * 2 * MIB | 0xe7; /* present, writable, user, accessed, dirty, 2 MiB */
         memcpy(at + CODE, code, len);
 }
@@ -119,11 +119,22 @@ void bare_load(uint8_t *at, const void *code, size_t len)
 void bare_vcpu(struct bare *b, unsigned id, uint64_t rdi, uint64_t rsi, uint64_t rdx,
                struct bare_vcpu *v)
 {
-        struct kvm_segment data = {.limit = 0xffffffff, .selector = 0x2b, .type = 3, .present = 1,
-                                   .dpl = 3, .db = 1, .s = 1, .g = 1};
-        struct kvm_segment code = {.limit = 0xffffffff, .selector = 0x33, .type = 11, .present = 1,
-                                   .dpl = 3, .l = 1, .s = 1, .g = 1};
-        struct kvm_regs regs = {.rip = CODE, .rflags = 2, .rdi = rdi, .rsi = rsi, .rdx = rdx};
+        struct kvm_segment data = {.limit = 0xffffffff,
+                                   .selector = 0x2b,
+                                   .type = 3,
+                                   .present = 1,
+                                   .dpl = 3,
+                                   .db = 1,
+                                   .s = 1,
+                                   .g = 1};
+        struct kvm_segment code = {.limit = 0xffffffff,
+                                   .selector = 0x33,
+                                   .type = 11,
+                                   .present = 1,
+                                   .dpl = 3,
+                                   .l = 1,
+                                   .s = 1,
+                                   .g = 1};
         struct {
                 struct kvm_cpuid2 head;
                 struct kvm_cpuid_entry2 entries[256];
@@ -139,10 +150,37 @@ void bare_vcpu(struct bare *b, unsigned id, uint64_t rdi, uint64_t rsi, uint64_t
         s.ds = s.es = s.ss = s.fs = s.gs = data;
         s.cr0 = 0x80010033; /* PG WP NE ET MP PE */
         s.cr3 = 0x1000;
-        s.cr4 = 0x620; /* PAE, OSFXSR, OSXMMEXCPT */
+        s.cr4 = 0x620;  /* PAE, OSFXSR, OSXMMEXCPT */
         s.efer = 0x500; /* LME, LMA */
         check(ioctl(v->fd, KVM_SET_SREGS, &s), "KVM_SET_SREGS");
+        bare_again(v, rdi, rsi, rdx);
+}
+
+void bare_again(struct bare_vcpu *v, uint64_t rdi, uint64_t rsi, uint64_t rdx)
+{
+        struct kvm_regs regs = {.rip = CODE, .rflags = 2, .rdi = rdi, .rsi = rsi, .rdx = rdx};
+
         check(ioctl(v->fd, KVM_SET_REGS, &regs), "KVM_SET_REGS");
+}
+
+void bare_slots(struct bare *b, uint8_t *hva, uint64_t size)
+{
+        bare_slot(b, 0, 0, size < BARE_GAP ? size : BARE_GAP, hva, 0);
+        if (size > BARE_GAP)
+                bare_slot(b, 1, BARE_HIGH, size - BARE_GAP, hva + BARE_GAP, 0);
+}
+
+void bare_run(struct bare_vcpu *v)
+{
+        check(ioctl(v->fd, KVM_RUN, 0), "KVM_RUN");
+        if (v->run->exit_reason != KVM_EXIT_MMIO) {
+                fprintf(stderr, "floor: exit %u, expected MMIO\n", v->run->exit_reason);
+                exit(1);
+        }
+        /* The instruction is done when KVM_RUN is called again. */
+        v->run->immediate_exit = 1;
+        ioctl(v->fd, KVM_RUN, 0);
+        v->run->immediate_exit = 0;
 }
 
 asm(".pushsection .rodata\n"
@@ -156,7 +194,7 @@ asm(".pushsection .rodata\n"
     "        shl $32, %rdx; or %rax, %rdx; sub %r9, %rdx\n"
     "        mov %rdx, (%r8)\n"
     "        add $8, %r8; add $4096, %rdi; dec %rsi; jnz 1b\n"
-    "        mov $0xd0000000, %eax; mov (%rax), %eax\n"
+    "        movabs $0x300000000, %rax; mov (%rax), %eax\n"
     "2:      jmp 2b\n"
     "code_write_pages_end:\n"
     "code_spin:\n"

@@ -11,10 +11,12 @@
 #include <stdint.h>
 #include <stddef.h>
 
-#define MIB      1048576ull
-#define PAGE     4096ull
-#define BARE_LOW (4 * MIB) /* page tables and code lie below; [BARE_LOW, size) is the user's */
-#define BARE_END 0xd0000000ull /* a read here is an exit: the guest is done */
+#define MIB       1048576ull
+#define PAGE      4096ull
+#define BARE_LOW  (4 * MIB)    /* page tables and code lie below; [BARE_LOW, size) is the user's */
+#define BARE_GAP  (3072 * MIB) /* memory beyond this lies at 4 GiB and up */
+#define BARE_HIGH (4096 * MIB)
+#define BARE_END  (12288 * MIB) /* a read here is an exit: the guest is done */
 
 struct bare_vcpu {
         int fd;
@@ -41,11 +43,16 @@ void bare_private(int fd, uint8_t *at, size_t size);
 void bare_open(struct bare *b);
 void bare_slot(struct bare *b, unsigned slot, uint64_t gpa, uint64_t size, void *hva,
                uint32_t flags);
+/* Slots 0 and 1 over @size bytes at @hva. */
+void bare_slots(struct bare *b, uint8_t *hva, uint64_t size);
+/* Run to the exit at BARE_END. */
+void bare_run(struct bare_vcpu *v);
 /* Page tables, and @code at 1 MiB, into memory at @at. */
 void bare_load(uint8_t *at, const void *code, size_t len);
-/* A vCPU at the code's start, with rdi, rsi, rdx set. */
+/* A vCPU at the code's start, with rdi, rsi, rdx set; and set to it again. */
 void bare_vcpu(struct bare *b, unsigned id, uint64_t rdi, uint64_t rsi, uint64_t rdx,
                struct bare_vcpu *v);
+void bare_again(struct bare_vcpu *v, uint64_t rdi, uint64_t rsi, uint64_t rdx);
 
 /* Code for guests. write_pages(rdi = first address, rsi = pages, rdx = where a 64-bit number of TSC
  * cycles is left for each): one store a page. spin(): for ever. */

@@ -1,21 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Floors under the figures of the copy-on-write engines and of the shootdown. Prints nanoseconds,
- * one sample a line. The minimal calls of each:
+ * one sample a line. What each does, and the calls that are timed:
  *
- *   engines break private PAGES   a guest at CPL 3 stores once into each of PAGES pages of a
- *                                 private mapping of a sealed memfd; each store timed by the guest
- *   engines break trap PAGES      the same, the mapping write-protected by userfaultfd, a thread that
- *                                 reads the fault and lifts the protection of the page
- *   engines break rom PAGES       the same in a read-only slot; at KVM_EXIT_MMIO: delete the slot, set
- *                                 one slot more over a copy of the page and two for what is left
- *   engines shootdown VCPUS N     VCPUS vCPUs spin at CPL 3; N times: tgkill each, futex-wait until
- *                                 each has been out of KVM_RUN
- *   engines freeze MIB huge|small MIB of written memory behind a slot: mremap aside, mmap privately,
- *                                 F_ADD_SEALS
- *   engines freeze-clone PAGES    PAGES written pages of a private mapping, one in each 64 KiB: PAGEMAP_SCAN, pwrite of
- *                                 each into a new memfd
- *   engines rewrite MIB           a guest stores once into each page of MIB that is mapped shared
+ * engines break private PAGES: a guest at CPL 3 stores once into each of PAGES pages of a private
+ *     mapping of a sealed memfd; the guest times each store.
+ *
+ * engines break trap PAGES: the same, the mapping write-protected by userfaultfd; a thread reads
+ *     each fault and lifts the protection of the page.
+ *
+ * engines break rom PAGES: the same in a read-only slot; at KVM_EXIT_MMIO a copy of the page, the
+ *     slot deleted, one set over the copies and one over what is left.
+ *
+ * engines shootdown VCPUS N: VCPUS vCPUs spin at CPL 3; N times tgkill to each, and a futex wait
+ *     until each has been out of KVM_RUN.
+ *
+ * engines freeze MIB huge|small: MIB written by a guest; mremap aside, mmap privately, F_ADD_SEALS.
+ *
+ * engines freeze-clone PAGES: PAGES written pages of a private mapping, one in each 64 KiB;
+ *     PAGEMAP_SCAN, and a pwrite of each into a new memfd.
+ *
+ * engines rewrite MIB: a guest stores once into each page of MIB that is mapped shared; the sum.
  */
 #include "bare.h"
 
@@ -69,15 +74,6 @@ static void break_setup(uint64_t pages, int shared)
         memset(g.at + g.results, 0, pages * 8); /* broken beforehand */
         g.at[0x1000] |= 0;                      /* page tables, too */
         bare_open(&g.b);
-}
-
-static void guest_run(struct bare_vcpu *v)
-{
-        check(ioctl(v->fd, KVM_RUN, 0), "KVM_RUN");
-        if (v->run->exit_reason != KVM_EXIT_MMIO) {
-                fprintf(stderr, "engines: exit %u, expected MMIO\n", v->run->exit_reason);
-                exit(1);
-        }
 }
 
 static void *trap_main(void *data)
@@ -137,7 +133,7 @@ static void rom_run(struct bare_vcpu *v)
         bare_slot(&g.b, 0, 0, g.first, g.at, 0);
         bare_slot(&g.b, 1, g.first, g.size - g.first, g.at + g.first, KVM_MEM_READONLY);
         for (;;) {
-                guest_run(v);
+                bare_run(v);
                 if (v->run->mmio.phys_addr >= BARE_END)
                         return;
                 rom_break(v->run->mmio.phys_addr & ~(PAGE - 1));
@@ -159,7 +155,7 @@ static void measure_break(const char *engine, uint64_t pages)
                 if (!strcmp(engine, "trap"))
                         break_trap();
                 bare_slot(&g.b, 0, 0, g.size, g.at, 0);
-                guest_run(&v);
+                bare_run(&v);
         }
         if (!strcmp(engine, "shared")) {
                 uint64_t sum = 0;
@@ -249,12 +245,21 @@ static void measure_shootdown(unsigned vcpus, unsigned rounds)
 static void measure_freeze(size_t written, int huge)
 {
         size_t size = written + 64 * MIB;
+        uint64_t first = 32 * MIB, low = (size < BARE_GAP ? size : BARE_GAP) - first;
+        struct bare_vcpu v;
         uint8_t *p, *aside;
         int fd = bare_memory(size, huge, &p);
         uint64_t t0;
 
+        bare_load(p, code_write_pages, (size_t)(code_write_pages_end - code_write_pages));
         bare_open(&g.b);
-        bare_slot(&g.b, 0, 0, size, p, 0);
+        bare_slots(&g.b, p, size);
+        bare_vcpu(&g.b, 0, first, low / PAGE, BARE_LOW, &v);
+        bare_run(&v);
+        if (size > BARE_GAP) {
+                bare_again(&v, BARE_HIGH, (size - BARE_GAP) / PAGE, BARE_LOW);
+                bare_run(&v);
+        }
         aside = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         t0 = now_ns();
         if (mremap(p, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, aside) == MAP_FAILED)
@@ -283,8 +288,10 @@ static void measure_freeze_clone(uint64_t pages)
         uint8_t *p;
         int fd = bare_memory(size, 0, &p), layer, pagemap;
         struct page_region *regions = calloc(pages + 1, sizeof *regions);
-        struct pm_scan_arg arg = {.size = sizeof arg, .vec = (uintptr_t)regions,
-                                  .vec_len = pages + 1, .category_inverted = 4, /* of a file */
+        struct pm_scan_arg arg = {.size = sizeof arg,
+                                  .vec = (uintptr_t)regions,
+                                  .vec_len = pages + 1,
+                                  .category_inverted = 4, /* of a file */
                                   .category_mask = 4 | 8, /* its own, and present */
                                   .return_mask = 8};
         uint64_t t0;

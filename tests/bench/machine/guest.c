@@ -2,12 +2,11 @@
 /*
  * The guest of the benchmarks. mode=:
  *
- *      break    pages=N    touches N pages, rings the doorbell; then, at CPL 3, stores once into each
- *                          and leaves the TSC cycles of each store at RESULTS; rings again
- *      fill     mib=N      writes N MiB, rings, then keeps all processors busy at CPL 3
- *      scatter  pages=N    touches N * 64 KiB, rings; then for ever: writes the first page of each
- *                          64 KiB and rings
- *      spin                keeps all processors busy at CPL 3
+ *      break    pages=N    touches N pages, rings the doorbell; then, at CPL 3, stores once into
+ * each and leaves the TSC cycles of each store at RESULTS; rings again fill     mib=N      writes N
+ * MiB, rings, then keeps all processors busy at CPL 3 scatter  pages=N    touches N * 64 KiB,
+ * rings; then for ever: writes the first page of each 64 KiB and rings spin                keeps
+ * all processors busy at CPL 3
  */
 #include "rt/rt.h"
 
@@ -97,6 +96,34 @@ static void mode_scatter(void)
         }
 }
 
+/* The runtime maps 4 GiB; here are the next four, one to one. */
+static void map_high(void)
+{
+        static uint64_t pd[4 * 512] __attribute__((aligned(4096)));
+        uint64_t cr3, *pdpt;
+
+        asm volatile("mov %%cr3, %0" : "=r"(cr3));
+        pdpt = (uint64_t *)(*(uint64_t *)(cr3 & ~0xfffull) & ~0xfffull);
+        for (uint64_t i = 0; i < 4 * 512; i++)
+                pd[i] = LAYOUT_HIGH_RAM + i * HUGE + 0x87; /* present, writable, user, 2 MiB */
+        for (unsigned i = 0; i < 4; i++)
+                pdpt[4 + i] = (uint64_t)(pd + 512 * i) + 7;
+}
+
+static void mode_fill(uint64_t bytes)
+{
+        uint64_t low = LAYOUT_LOW_RAM_END - RESULTS;
+
+        pages = (bytes < low ? bytes : low) / PAGE;
+        run_user(touch, (void *)RESULTS);
+        if (bytes > low) {
+                map_high();
+                pages = (bytes - low) / PAGE;
+                run_user(touch, (void *)LAYOUT_HIGH_RAM);
+        }
+        doorbell_ring();
+}
+
 void guest_main(void)
 {
         pages = cmd_u64("pages", 0);
@@ -105,9 +132,7 @@ void guest_main(void)
         } else if (cmd_is("mode", "scatter")) {
                 mode_scatter();
         } else if (cmd_is("mode", "fill")) {
-                pages = cmd_u64("mib", 0) * 256;
-                run_user(touch, (void *)RESULTS);
-                doorbell_ring();
+                mode_fill(cmd_u64("mib", 0) << 20);
         }
         smp_run(spin_cpu);
 }

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Ramet's side of the figures about memory: machines in this process, one measurement a run,
- * nanoseconds, one sample a line. The floors are in ../floor/engines.c, under the same names.
+ * Ramet's side of the figures about memory: machines in this process. Prints nanoseconds, one
+ * sample a line. The floors are in ../floor/engines.c, under the same names.
  *
- *   machine break ENGINE PAGES      each store into a page that a clone has not written yet; by the
- *                                   guest's TSC
- *   machine rewrite PAGES           the parent's stores into PAGES pages right after a freeze, in all
- *   machine shootdown VCPUS N       sync_flush() while VCPUS vCPUs run at CPL 3
- *   machine freeze MIB huge|small   the pause of a freeze: 2 vCPUs run, MIB written
- *   machine freeze-clone PAGES N    the pause of a clone's freeze, PAGES of its own, scattered
- *   machine spawn-depth DEPTH N     vm_adopt() by a shell, of a template DEPTH freezes deep, each
- *                                   of 64 scattered pages
+ * machine break ENGINE PAGES: each store into a page that a clone has not written yet, by the
+ *     guest's TSC.
+ * machine rewrite PAGES: the parent's stores into PAGES pages right after a freeze, in all.
+ * machine shootdown VCPUS N: sync_flush() while VCPUS vCPUs run at CPL 3.
+ * machine freeze MIB huge|small: the pause of a freeze; 2 vCPUs run, MIB written.
+ * machine freeze-clone PAGES N: the pause of a clone's freeze; PAGES of its own, scattered.
+ * machine spawn-depth DEPTH N: an empty machine adopts a template that is DEPTH freezes deep, each
+ *     of 64 scattered pages.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -86,8 +86,8 @@ static void until_rung(struct machine *m)
 
 static void boot(struct machine *m, const struct vm_options *o, const char *cmdline)
 {
-        struct boot_source source = {.kernel_name = "guest", .initramfs_fd = -1,
-                                     .cmdline = cmdline};
+        struct boot_source source = {
+                .kernel_name = "guest", .initramfs_fd = -1, .cmdline = cmdline};
 
         source.kernel_fd = open(guest_path, O_RDONLY | O_CLOEXEC);
         if (vm_create(o, &m->vm, &err) < 0 || vm_boot(m->vm, &source, &err) < 0 ||
@@ -106,10 +106,6 @@ static struct template *freeze(struct machine *m, uint64_t *pause_ns)
                 die("freeze");
         if (pause_ns)
                 *pause_ns = stats.pause_ns;
-        if (getenv("BENCH_DETAIL"))
-                fprintf(stderr, "stop %llu freeze %llu pause %llu publish %llu\n",
-                        (unsigned long long)stats.stop_ns, (unsigned long long)stats.freeze_ns,
-                        (unsigned long long)stats.pause_ns, (unsigned long long)stats.publish_ns);
         return t;
 }
 
