@@ -471,8 +471,11 @@ static void same_with_and_without_the_cache(void **state)
                 pthread_join(machines[m].mover, NULL);
                 pthread_join(machines[m].flipper, NULL);
         }
-        if (atomic_load(&failed))
-                fail_msg("%s", failure);
+        if (atomic_load(&failed)) {
+                printf("# %s\n", failure);
+                fflush(stdout);
+                fail();
+        }
         printf("# %llu accesses\n", (unsigned long long)atomic_load(&all_accesses));
         assert_true(atomic_load(&all_accesses) >= ACCESSES / 20);
         check_end();
