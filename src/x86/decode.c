@@ -201,7 +201,8 @@ static int stack_operand(struct decode *d, const ZydisDecodedOperand *op)
         uint64_t bytes = op->size / 8, size = bytes;
 
         if (!(op->actions & WRITE_ACTIONS))
-                return emit_at(d, op->mem.segment, offset_of(d, op), bytes, false);
+                return emit_at(d, ZYDIS_REGISTER_SS,
+                               d->state->gpr[X86_RSP] & mask(d->state->stack_bits), bytes, false);
         switch (d->insn.mnemonic) {
         case ZYDIS_MNEMONIC_ENTER:
                 return enter(d, size);

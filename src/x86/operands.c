@@ -16,7 +16,9 @@
 #include <string.h>
 
 #define CR0_PE   (1ull << 0)
+#define CR3_LAM  (3ull << 61) /* linear-address masking: SDM volume 3A, 4.4 */
 #define CR4_CET  (1ull << 23)
+#define CR4_LAM  (1ull << 28)
 #define EFER_LMA (1ull << 10)
 
 /* Reserved bits are ignored, so that this says only which bits are an address. */
@@ -36,18 +38,27 @@ struct x86_paging x86_paging_of(const struct kvm_regs *regs, const struct kvm_sr
         };
 }
 
+static uint8_t width(bool long64, bool db)
+{
+        return long64 ? 64 : db ? 32 : 16;
+}
+
+/* No more than a selector reaches. */
+static uint32_t ldt_bytes(const struct kvm_segment *ldt)
+{
+        if (ldt->unusable || !ldt->present)
+                return 0;
+        return ldt->limit > 0xffff ? 0x10000 : ldt->limit + 1;
+}
+
 struct x86_state x86_state_of(const struct kvm_regs *r, const struct kvm_sregs *s,
                               size_t xsave_bytes)
 {
         bool lma = s->efer & EFER_LMA, long64 = lma && s->cs.l;
 
         return (struct x86_state){
-                .bits = long64     ? 64
-                        : s->cs.db ? 32
-                                   : 16,
-                .stack_bits = long64     ? 64
-                              : s->ss.db ? 32
-                                         : 16,
+                .bits = width(long64, s->cs.db),
+                .stack_bits = width(long64, s->ss.db),
                 .cpl = s->ss.dpl & 3,
                 .real_mode = !(s->cr0 & CR0_PE),
                 .long_mode = lma,
@@ -60,9 +71,7 @@ struct x86_state x86_state_of(const struct kvm_regs *r, const struct kvm_sregs *
                 .gdt = s->gdt.base,
                 .gdt_bytes = s->gdt.limit + 1u,
                 .ldt = s->ldt.base,
-                .ldt_bytes = s->ldt.unusable || !s->ldt.present ? 0
-                             : s->ldt.limit > 0xffff            ? 0x10000
-                                                                : s->ldt.limit + 1,
+                .ldt_bytes = ldt_bytes(&s->ldt),
                 .xsave_bytes = xsave_bytes,
         };
 }
@@ -95,6 +104,8 @@ static int add_linear(struct pages *p, const struct x86_paging *paging,
                 if (added < 0)
                         return added;
         }
+        if (r == -EINVAL && ((paging->cr3 & CR3_LAM) || (paging->cr4 & CR4_LAM)))
+                return -ENOTSUP; /* a pointer with a tag, which the walk does not take off */
         if (r == -EFAULT || r == -EINVAL) /* not mapped, not canonical: the instruction faults */
                 return 0;
         if (r == 0 && write)

@@ -120,6 +120,8 @@ static const struct row rows32[] = {
         {"popa", BYTES("\x61"), "r3055000+20"},
         {"push eax", BYTES("\x50"), "w302fffc+4", .set = 1, .reg = X86_RSP, .val = 0x30000},
         {"push eax", BYTES("\x50"), "w3004ffc+4", .stack_bits = 16},
+        {"0x67; pop eax", BYTES("\x67\x58"), "r3055000+4"},
+        {"pop eax", BYTES("\x58"), "r3005000+4", .stack_bits = 16},
         {"push eax", BYTES("\x50"), "w300fffc+7", .set = 1, .reg = X86_RSP, .val = 0x70000,
          .stack_bits = 16},
         {"pusha", BYTES("\x60"), "w3000000+8 w300ffe8+1b", .set = 1, .reg = X86_RSP, .val = 0x50008,
