@@ -82,16 +82,8 @@ static uint8_t *extend(struct record_writer *w, size_t more)
         return at;
 }
 
-void record_writer_reserve(struct record_writer *w, size_t length)
-{
-        size_t had = w->len;
-
-        if (extend(w, length))
-                w->len = had;
-}
-
-void *record_space(struct record_writer *w, uint32_t kind, uint32_t instance, uint32_t version,
-                   size_t length)
+void record_add(struct record_writer *w, uint32_t kind, uint32_t instance, uint32_t version,
+                const void *data, size_t length)
 {
         const struct header h = {kind, instance, version, (uint32_t)length};
         uint8_t *at;
@@ -104,21 +96,13 @@ void *record_space(struct record_writer *w, uint32_t kind, uint32_t instance, ui
         if (length > RECORD_STATE_MAX && !w->error)
                 w->error = -E2BIG;
         if (w->error)
-                return NULL;
+                return;
         at = extend(w, sizeof h + padded(length));
         if (!at)
-                return NULL;
+                return;
         memcpy(at, &h, sizeof h);
-        return at + sizeof h;
-}
-
-void record_add(struct record_writer *w, uint32_t kind, uint32_t instance, uint32_t version,
-                const void *data, size_t length)
-{
-        void *at = record_space(w, kind, instance, version, length);
-
-        if (at && length > 0)
-                memcpy(at, data, length);
+        if (length > 0)
+                memcpy(at + sizeof h, data, length);
 }
 
 static int write_all(int fd, const uint8_t *p, size_t len)

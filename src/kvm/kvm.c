@@ -170,6 +170,11 @@ void kvm_vm_close(struct kvm_vm *vm)
         vm->fd = -1;
 }
 
+int kvm_vm_has(const struct kvm_vm *vm, long cap)
+{
+        return has(vm->fd, cap);
+}
+
 int kvm_vm_set_slot(const struct kvm_vm *vm, unsigned slot, uint64_t gpa, uint64_t size, void *hva,
                     uint32_t flags, struct err *err)
 {
@@ -193,7 +198,6 @@ int kvm_vcpu_open(const struct kvm_host *host, const struct kvm_vm *vm, unsigned
 {
         int fd = kvm_ioctl(vm->fd, KVM_CREATE_VCPU, (void *)(uintptr_t)id);
         void *run;
-        int khz;
 
         if (fd < 0)
                 return err_host(err, -fd, "KVM_CREATE_VCPU: vCPU %u: %s", id, strerror(-fd));
@@ -204,14 +208,8 @@ int kvm_vcpu_open(const struct kvm_host *host, const struct kvm_vm *vm, unsigned
                 close(fd);
                 return err_host(err, e, "mapping vCPU %u: %s", id, strerror(e));
         }
-        khz = kvm_ioctl(fd, KVM_GET_TSC_KHZ, NULL);
         *vcpu = (struct kvm_vcpu){
-                .fd = fd,
-                .id = id,
-                .run = run,
-                .map_bytes = host->vcpu_map_bytes,
-                .tsc_khz = khz > 0 ? (uint32_t)khz : 0,
-        };
+                .fd = fd, .id = id, .run = run, .map_bytes = host->vcpu_map_bytes};
         return 0;
 }
 

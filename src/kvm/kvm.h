@@ -58,12 +58,11 @@ struct kvm_vm {
 
 int kvm_vm_open(const struct kvm_host *host, struct kvm_vm *vm, struct err *err);
 void kvm_vm_close(struct kvm_vm *vm);
+/* What KVM_CHECK_EXTENSION says of this VM: 0 for what it lacks. */
+int kvm_vm_has(const struct kvm_vm *vm, long cap);
 /* Back [gpa, gpa + size) with memory at @hva. size 0 deletes the slot. */
 int kvm_vm_set_slot(const struct kvm_vm *vm, unsigned slot, uint64_t gpa, uint64_t size, void *hva,
                     uint32_t flags, struct err *err);
-/* Make KVM forget all that it has derived from guest memory, after that was changed without it. The
- * vCPUs are stopped. 0 or -errno. */
-int kvm_vm_forget_memory(const struct kvm_host *host, const struct kvm_vm *vm, struct err *err);
 /* PICs, IOAPIC, local APICs, and the PIT, in the kernel. After the slots are set: a slot change
  * after it waits for a grace period, 7 ms on some hosts, while one before it does not. */
 int kvm_vm_create_irqchip(const struct kvm_host *host, struct kvm_vm *vm, struct err *err);
@@ -76,7 +75,6 @@ struct kvm_vcpu {
         unsigned id;
         struct kvm_run *run; /* mapped, vcpu_map_bytes long */
         size_t map_bytes;
-        uint32_t tsc_khz; /* [I] of the guest's TSC; 0: KVM does not say */
 };
 
 int kvm_vcpu_open(const struct kvm_host *host, const struct kvm_vm *vm, unsigned id,
@@ -139,5 +137,23 @@ int kvm_vm_forget(const struct kvm_vm *vm, struct err *err);
 /* The guest's clock goes on: what it was, plus the time that has gone by since. */
 int kvm_vm_restore_clock(const struct kvm_host *host, const struct kvm_vm *vm,
                          const struct record_reader *r, struct err *err);
+
+/* --- memory that KVM writes for a guest: x86_pv.c --- */
+
+#define KVM_PV_MSRS_MAX 12u
+
+/* True when @value of MSR @index tells KVM to write memory: [*gpa, *gpa + *len). The guest chose
+ * it: it need not be RAM. */
+bool kvm_pv_msr(uint32_t index, uint64_t value, uint64_t *gpa, uint64_t *len);
+/* The values of those MSRs that are in @list. Returns how many. */
+unsigned kvm_pv_msrs_get(const struct kvm_vcpu *vcpu, const struct kvm_msr_set *list,
+                         struct kvm_msr_entry entries[KVM_PV_MSRS_MAX]);
+/* Make the guest's writes of those MSRs exits: KVM_EXIT_X86_WRMSR. 0, -ENOTSUP or -errno. */
+int kvm_pv_msrs_exit(const struct kvm_vm *vm);
+/* 0; -EINVAL when KVM does not take the value; -errno. */
+int kvm_msr_set_one(const struct kvm_vcpu *vcpu, uint32_t index, uint64_t value);
+/* Ask that the deletion of a slot costs the VM that slot's translations and no others. False: this
+ * KVM throws away all of them. */
+bool kvm_vm_zap_slots_only(const struct kvm_vm *vm);
 
 #endif

@@ -11,8 +11,6 @@
 
 #include "kvm/kvm.h"
 
-#define SLOT_OF_NOTHING 500 /* KVM has room for 509 at least, and nobody counts so far */
-
 void kvm_x86_vm_init(const struct kvm_vm *vm)
 {
         /* VT-x without unrestricted guest keeps a TSS and a page table inside the guest's address
@@ -39,26 +37,6 @@ bool kvm_x86_has_tdp(void)
         return access("/sys/module/kvm_pvm", F_OK) != 0 &&
                (says_yes("/sys/module/kvm_intel/parameters/ept") ||
                 says_yes("/sys/module/kvm_amd/parameters/npt"));
-}
-
-/* With EPT or NPT the processor reads the guest's page tables itself, and what it has cached of
- * them goes when KVM's MMU notifier takes away the pages that are replaced. Without, KVM keeps
- * shadows of page tables, which it updates when the guest writes those: a page table that comes to
- * have another content by a new page behind it keeps its old shadow (seen: a guest's CPL 3 used a
- * mapping of its former life). Taking away any memory slot drops all shadows; so one is set, where
- * nobody looks, and taken away. */
-int kvm_vm_forget_memory(const struct kvm_host *host, const struct kvm_vm *vm, struct err *err)
-{
-        static uint8_t page[4096] __attribute__((aligned(4096)));
-        int r;
-
-        if (host->tdp)
-                return 0;
-        r = kvm_vm_set_slot(vm, SLOT_OF_NOTHING, KVM_X86_TSS_ADDR - 2 * sizeof page, sizeof page,
-                            page, KVM_MEM_READONLY, err);
-        if (r < 0)
-                return r;
-        return kvm_vm_set_slot(vm, SLOT_OF_NOTHING, 0, 0, NULL, 0, err);
 }
 
 int kvm_vm_create_irqchip(const struct kvm_host *host, struct kvm_vm *vm, struct err *err)

@@ -18,6 +18,7 @@
 #ifndef RAMET_MEM_COW_H
 #define RAMET_MEM_COW_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <ramet/ramet.h>
@@ -28,6 +29,7 @@
 struct backing;
 struct guest_mem;
 struct kvm_vm;
+struct slots;
 struct sync_domain;
 
 /* The machine around the memory; all borrowed. For tests of memory alone the pointers are NULL,
@@ -36,6 +38,7 @@ struct cow_env {
         const struct kvm_vm *kvm;
         struct sync_domain *sync;
         struct guest_mem *mem;
+        struct slots *slots;
 
         /* `trap`: the page at @offset is about to be written for the first time, and will be the
          * @own_pages'th of the machine's own. It is too late to refuse: the writer is in the middle
@@ -65,6 +68,12 @@ struct cow_engine {
         /* The pages that are the machine's own, as ranges of layer @layer; ascending. vCPUs may
          * run, and then the answer is as of some time during the call. 0 or -errno. */
         int (*list_own)(const struct backing *b, uint32_t layer, struct extent_list *list);
+        /* Where the byte at @offset is, and how many of the @len from there on lie in one piece
+         * with it (at least 1). NULL: all of memory is in one piece at hva. */
+        uint8_t *(*find)(const struct backing *b, uint64_t offset, uint64_t len, uint64_t *piece);
+        /* Would a guest's write somewhere into [offset, offset + len) be an exit? Any thread. NULL:
+         * never; a write that is caught goes on by itself. */
+        bool (*caught)(const struct backing *b, uint64_t offset, uint64_t len);
         /* Give the machine's own pages back: memory is the template's again, writes are caught. 0
          * or -errno, and then memory is only good for destroy. */
         int (*reset)(struct backing *b, struct err *err);

@@ -149,6 +149,16 @@ int guest_mem_load(const struct guest_mem *mem, uint64_t gpa, int fd, uint64_t f
         return r;
 }
 
+int guest_mem_offset(const struct guest_mem *mem, uint64_t gpa, uint64_t len, uint64_t *offset)
+{
+        const struct guest_region *r = find(mem, gpa, len);
+
+        if (!r)
+                return -EFAULT;
+        *offset = r->offset + (gpa - r->gpa);
+        return 0;
+}
+
 int guest_mem_contains(const struct guest_mem *mem, uint64_t gpa, uint64_t len)
 {
         return find(mem, gpa, len) != NULL;

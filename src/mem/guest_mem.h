@@ -63,6 +63,10 @@ void guest_mem_mark_dirty(const struct guest_mem *mem, uint64_t gpa, uint64_t le
 /* Fill [p, p + len) from a file: pread, retried until done. 0, -ENODATA or -errno. */
 int guest_mem_pread(int fd, uint8_t *p, size_t len, uint64_t file_offset);
 
+/* Where [gpa, gpa + len) lies in the memory layers. 0, or -EFAULT when the range is not RAM of one
+ * region. */
+int guest_mem_offset(const struct guest_mem *mem, uint64_t gpa, uint64_t len, uint64_t *offset);
+
 /* True when all of [gpa, gpa + len) is RAM of one region. len 0 is a range too. */
 int guest_mem_contains(const struct guest_mem *mem, uint64_t gpa, uint64_t len);
 

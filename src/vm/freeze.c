@@ -17,9 +17,15 @@
 
 #include "vm/machine.h"
 
-/* More than a state usually is: see record_writer_reserve(). */
-#define STATE_BYTES      (64u << 10)
-#define VCPU_STATE_BYTES (16u << 10)
+/* Memory has changed hands by now: a machine whose engine cannot go on with it has to end. */
+static int prepare(struct vm *vm, struct err *err)
+{
+        int r = cow_prepare(vm, err);
+
+        if (r < 0)
+                vm_exit_with(vm, RAMET_EXIT_HOST, 0, "%s", err->text);
+        return r;
+}
 
 /* The stopped part. The vCPUs are parked when it begins and still are when it ends. */
 static int freeze_stopped(struct vm *vm, struct backing_freeze *f, struct record_writer *w,
@@ -37,6 +43,8 @@ static int freeze_stopped(struct vm *vm, struct backing_freeze *f, struct record
                 return r;
         t0 = vm_now_ns();
         r = backing_freeze(&vm->backing, f, err);
+        if (r == 0 && f->first)
+                r = prepare(vm, err);
         stats->freeze_ns = vm_now_ns() - t0;
         return r;
 }
@@ -103,7 +111,6 @@ int vm_freeze(struct vm *vm, uint64_t cause_ns, bool by_doorbell, struct templat
                 return r;
         }
         record_writer_init(&w);
-        record_writer_reserve(&w, STATE_BYTES + vm->shape.vcpus * VCPU_STATE_BYTES);
         r = freeze_in_pause(vm, &f, &w, stats, err);
         t0 = vm_now_ns();
         if (r == 0) {

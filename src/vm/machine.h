@@ -14,7 +14,11 @@
 #include "kvm/kvm.h"
 #include "mem/access.h"
 #include "mem/backing.h"
+#include "mem/cow_rom.h"
+#include "mem/slots.h"
 #include "sync/sync.h"
+#include "vm/baton.h"
+#include "vm/cow.h"
 #include "vm/vm.h"
 #include "x86/view.h"
 
@@ -23,15 +27,28 @@
 
 /* Requests that a vCPU honours at the top of its loop. */
 enum vcpu_request {
-        VCPU_REQUEST_EXIT, /* end the thread */
-        VCPU_REQUEST_KICK, /* come out of guest mode once, for nothing else */
-        VCPU_REQUEST_HOLD, /* look at `held` */
+        VCPU_REQUEST_EXIT,  /* end the thread */
+        VCPU_REQUEST_KICK,  /* come out of guest mode once, for nothing else */
+        VCPU_REQUEST_HOLD,  /* look at `held` */
+        VCPU_REQUEST_YIELD, /* come out; let others have the baton */
 };
 
 /* Why a vCPU waits at the top of its loop; a bit each. */
 enum vcpu_hold {
         VCPU_HELD_FORK = 1,  /* for vm_fork_done() */
         VCPU_HELD_ENDED = 2, /* the machine has ended: for vm_reset() */
+};
+
+/* Pages that a vCPU asks to be broken at the next exit of its loop: see cow.c. The owner may clear
+ * it while the machine is stopped. */
+#define VCPU_COW_PAGES 160
+struct vcpu_cow {
+        unsigned npages;
+        uint64_t pages[VCPU_COW_PAGES]; /* offsets into memory */
+        bool everything;
+        uint32_t msr; /* to be set once its page is broken; 0: none */
+        uint64_t msr_value;
+        uint64_t rip; /* when it last came out for no reason of its own */
 };
 
 struct vcpu {
@@ -44,6 +61,10 @@ struct vcpu {
         bool has_thread;              /* [o] */
         bool io_pending;              /* [v] the last exit is completed only by entering again */
         _Atomic uint32_t held;        /* [a] futex: bits of enum vcpu_hold; 0: it may run */
+        struct vcpu_cow cow;          /* [v] */
+        bool idle;                    /* [v] it was halted, or not started, when it last came out */
+        struct vcpu *baton_next;      /* [baton's lock] */
+        pthread_cond_t baton_turn;
 };
 
 struct vm_device {
@@ -73,7 +94,11 @@ struct vm {
         struct kvm_msr_set msrs;   /* [I] */
         struct backing backing;    /* [o] */
         struct guest_mem mem;      /* [I] */
+        struct slots slots;        /* [o], or the initiator of a stop */
         struct sync_domain sync;
+        struct baton baton;
+        _Atomic uint64_t cow_stops, cow_decoded, cow_everything; /* [a] statistics */
+        struct loop_watch *cow_timer;                            /* [o] */
         struct sync_participant owner_part; /* the protocol's own rules; never in guest mode */
         struct tlb owner_tlb;               /* [o] */
         struct guest_access access;         /* [o] the owner's and the devices' */

@@ -66,13 +66,32 @@ static int forget_kvm(struct vm *vm, struct err *err)
         return r;
 }
 
+/* With EPT or NPT the processor reads the guest's page tables itself, and what it has cached of
+ * them goes when KVM's MMU notifier takes away the pages that are replaced. Without, KVM keeps
+ * shadows of page tables, which it updates when the guest writes those: a page table that comes to
+ * have another content by a new page behind it keeps its old shadow (seen: a guest's CPL 3 used a
+ * mapping of its former life). Taking away a memory slot drops all shadows, or at least those of
+ * its pages where the engine asked for no more than that, and that engine has taken all slots away.
+ * So one is set, where nobody looks, and taken away. */
+static int forget_shadows(struct vm *vm, struct err *err)
+{
+        static uint8_t page[4096] __attribute__((aligned(4096)));
+        const uint64_t nowhere = KVM_X86_TSS_ADDR - 2 * sizeof page;
+        int r;
+
+        if (vm->host.tdp)
+                return 0;
+        r = slots_map(&vm->slots, nowhere, sizeof page, page, KVM_MEM_READONLY, err);
+        return r < 0 ? r : slots_unmap(&vm->slots, nowhere, sizeof page, err);
+}
+
 static int reset_memory(struct vm *vm, struct err *err)
 {
         static const struct sync_invalidation all = {.kinds = SYNC_CURRENT | SYNC_GUEST};
         int r = backing_reset(&vm->backing, err);
 
         sync_post(&vm->sync, &all);
-        return r < 0 ? r : kvm_vm_forget_memory(&vm->host, &vm->kvm, err);
+        return r < 0 ? r : forget_shadows(vm, err);
 }
 
 /* Everything is stopped. */

@@ -90,8 +90,10 @@ static uint64_t elapsed_since_save(const struct record_reader *reader)
 int machine_restore(struct vm *vm, const struct record_reader *reader, struct err *err)
 {
         uint64_t elapsed_ns = elapsed_since_save(reader);
-        int r = kvm_vm_restore_irqchip(&vm->kvm, reader, err);
+        int r = cow_prepare_msrs(vm, reader, err);
 
+        if (r == 0)
+                r = kvm_vm_restore_irqchip(&vm->kvm, reader, err);
         for (unsigned i = 0; i < vm->shape.vcpus && r == 0; i++)
                 r = kvm_vcpu_restore(&vm->host, &vm->kvm, &vm->vcpus[i].kvm, reader, elapsed_ns,
                                      err);
@@ -101,6 +103,8 @@ int machine_restore(struct vm *vm, const struct record_reader *reader, struct er
                 r = kvm_vm_restore_clock(&vm->host, &vm->kvm, reader, err);
         if (r == 0)
                 r = restore_devices(vm, reader, err);
+        if (r == 0)
+                r = cow_prepare(vm, err);
         vm_memory_changed(vm);
         return r;
 }

@@ -134,10 +134,24 @@ static void exit_mmio(struct vcpu *vcpu)
         struct kvm_run *run = vcpu->kvm.run;
         unsigned len = run->mmio.len;
 
+        if (len >= 1 && len <= sizeof run->mmio.data && cow_exit_mmio(vcpu)) {
+                vcpu->io_pending = true;
+                return;
+        }
         if (len >= 1 && len <= sizeof run->mmio.data)
                 access_bus(vcpu, DEVICE_MMIO, run->mmio.phys_addr, run->mmio.data, len,
                            run->mmio.is_write);
         vcpu->io_pending = true;
+}
+
+/* KVM (6.14) says why it could not deliver an event: the vectoring information, the exit reason and
+ * qualification, and, if that was an access to memory that it had to emulate, the address. */
+static bool exit_delivery(struct vcpu *vcpu)
+{
+        const struct kvm_run *run = vcpu->kvm.run;
+
+        return cow_exit_delivery(vcpu,
+                                 run->internal.ndata >= 5 ? run->internal.data[3] : UINT64_MAX);
 }
 
 static void exit_internal_error(struct vcpu *vcpu)
@@ -147,6 +161,8 @@ static void exit_internal_error(struct vcpu *vcpu)
         size_t n;
         int r;
 
+        if (run->internal.suberror == KVM_INTERNAL_ERROR_DELIVERY_EV && exit_delivery(vcpu))
+                return;
         if (run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION) {
                 snprintf(what, sizeof what, "KVM internal error %u", run->internal.suberror);
                 crash(vcpu, what);
@@ -158,6 +174,8 @@ static void exit_internal_error(struct vcpu *vcpu)
                 n = run->emulation_failure.insn_size;
         if (n > sizeof run->emulation_failure.insn_bytes)
                 n = sizeof run->emulation_failure.insn_bytes;
+        if (cow_exit_emulation(vcpu, run->emulation_failure.insn_bytes, n))
+                return;
         r = x86_assist(vcpu->kvm.fd, run->emulation_failure.insn_bytes, n);
         if (r > 0) {
                 atomic_fetch_add(&vcpu->vm->assists, 1);
@@ -184,6 +202,10 @@ static void dispatch(struct vcpu *vcpu)
                 break;
         case KVM_EXIT_INTERNAL_ERROR:
                 exit_internal_error(vcpu);
+                break;
+        case KVM_EXIT_X86_WRMSR:
+                cow_exit_wrmsr(vcpu);
+                vcpu->io_pending = true;
                 break;
         case KVM_EXIT_SHUTDOWN:
                 crash(vcpu, "guest triple fault");
@@ -243,9 +265,10 @@ static void enter_guest(struct vcpu *vcpu)
         vcpu->io_pending = false;
         if (atomic_load(&vcpu->vm->first_exit) != FIRST_EXIT_NONE)
                 note_first_exit(vcpu, error != 0);
-        if (error)
+        if (error) {
+                cow_interrupted(vcpu, error);
                 run_failed(vcpu, error);
-        else
+        } else
                 dispatch(vcpu);
 }
 
@@ -265,6 +288,21 @@ static void complete_io(struct vcpu *vcpu)
         }
 }
 
+/* The state can be saved between complete_io() and the re-entry. */
+static void step_outside(struct vcpu *vcpu)
+{
+        complete_io(vcpu);
+        sync_test_clear(&vcpu->part, VCPU_REQUEST_KICK);
+        sync_test_clear(&vcpu->part, VCPU_REQUEST_HOLD);
+        guest_access_end(&vcpu->access);
+        cow_break_noted(vcpu);
+        if (atomic_load(&vcpu->held))
+                cow_give_turn(vcpu);
+        wait_while_held(vcpu);
+        cow_wait_turn(vcpu);
+        guest_access_begin(&vcpu->access);
+}
+
 static void *vcpu_main(void *data)
 {
         struct vcpu *vcpu = data;
@@ -276,19 +314,15 @@ static void *vcpu_main(void *data)
         pthread_setname_np(pthread_self(), name);
         guest_access_begin(&vcpu->access);
         while (!sync_test_clear(&vcpu->part, VCPU_REQUEST_EXIT)) {
-                if (atomic_load(&vcpu->held) || sync_pending(&vcpu->part)) {
-                        complete_io(vcpu);
-                        sync_test_clear(&vcpu->part, VCPU_REQUEST_KICK);
-                        sync_test_clear(&vcpu->part, VCPU_REQUEST_HOLD);
-                        guest_access_end(&vcpu->access);
-                        wait_while_held(vcpu);
-                        guest_access_begin(&vcpu->access);
+                if (atomic_load(&vcpu->held) || sync_pending(&vcpu->part) || cow_must_leave(vcpu)) {
+                        step_outside(vcpu);
                         continue;
                 }
                 enter_guest(vcpu);
         }
         current_run = NULL;
         sync_leave(&vcpu->part);
+        cow_give_turn(vcpu);
         return NULL;
 }
 

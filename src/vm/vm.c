@@ -285,6 +285,14 @@ static int check_quota(const struct vm *vm, struct err *err)
         return 0;
 }
 
+static int set_slot(void *data, unsigned id, uint64_t gpa, uint64_t size, void *hva, uint32_t flags,
+                    struct err *err)
+{
+        const struct vm *vm = data;
+
+        return kvm_vm_set_slot(&vm->kvm, id, gpa, size, hva, flags, err);
+}
+
 int vm_map_memory(struct vm *vm, struct err *err)
 {
         const struct cow_engine *engine = cow_engine_get(vm->options.cow);
@@ -292,6 +300,7 @@ int vm_map_memory(struct vm *vm, struct err *err)
                 .kvm = &vm->kvm,
                 .sync = &vm->sync,
                 .mem = &vm->mem,
+                .slots = &vm->slots,
                 .own_page = vm->options.own_pages_max ? own_page : NULL,
                 .data = vm,
         };
@@ -303,18 +312,14 @@ int vm_map_memory(struct vm *vm, struct err *err)
         if (!engine)
                 return err_input(err, "no such copy-on-write engine");
         describe_memory(vm);
+        slots_init(&vm->slots, (unsigned)kvm_vm_has(&vm->kvm, KVM_CAP_NR_MEMSLOTS), set_slot, vm);
         r = backing_set_cow(&vm->backing, engine, &env, err);
-        if (r < 0)
-                return r;
-        for (unsigned i = 0; i < vm->mem.nregions; i++) {
+        for (unsigned i = 0; i < vm->mem.nregions && r == 0; i++) {
                 const struct guest_region *g = &vm->mem.regions[i];
 
-                r = kvm_vm_set_slot(&vm->kvm, i, g->gpa, g->size, g->hva, 0, err);
-
-                if (r < 0)
-                        return r;
+                r = slots_map(&vm->slots, g->gpa, g->size, g->hva, 0, err);
         }
-        return 0;
+        return r;
 }
 
 int vm_set_cpuid(struct vm *vm, struct err *err)
@@ -413,6 +418,7 @@ int vm_new(const struct vm_options *options, const struct vm_shape *shape, struc
         vm->backing.shared_fd = vm->backing.shared_ro_fd = vm->backing.pagemap_fd = -1;
         pthread_mutex_init(&vm->event_lock, NULL);
         sync_domain_init(&vm->sync);
+        baton_init(&vm->baton);
         sync_join(&vm->sync, &vm->owner_part, NULL, NULL);
         vm_memory_changed(vm); /* the view is of no time yet */
         tlb_init(&vm->owner_tlb);
@@ -438,6 +444,7 @@ int vm_new(const struct vm_options *options, const struct vm_shape *shape, struc
                 vm->vcpus[i].vm = vm;
                 vm->vcpus[i].kvm.fd = -1;
                 vcpu_join(&vm->vcpus[i]);
+                pthread_cond_init(&vm->vcpus[i].baton_turn, NULL);
         }
         *out = vm;
         return 0;
@@ -496,13 +503,14 @@ int vm_create(const struct vm_options *options, struct vm **out, struct err *err
 int vm_boot(struct vm *vm, const struct boot_source *given, struct err *err)
 {
         int fd = vm->vcpus[0].kvm.fd;
+        int khz = kvm_ioctl(fd, KVM_GET_TSC_KHZ, NULL);
         struct boot_source source = *given;
         struct kvm_sregs sregs;
         struct kvm_regs regs;
         struct x86_entry entry;
         int r = acpi_write_tables(&vm->mem, vm->shape.vcpus, err);
 
-        source.tsc_khz = vm->vcpus[0].kvm.tsc_khz;
+        source.tsc_khz = khz > 0 ? (unsigned)khz : 0;
         if (r == 0)
                 r = boot_load(&source, &vm->mem, &entry, err);
         if (r < 0)
@@ -559,6 +567,7 @@ void vm_run(struct vm *vm)
         for (unsigned i = 0; vm_now_ns() - vm->paused_ns > LONG_PAUSE_NS && i < vm->shape.vcpus;
              i++)
                 kvm_vcpu_was_paused(&vm->vcpus[i].kvm);
+        cow_watch(vm);
         resume(vm);
         if (atomic_load(&vm->first_exit) == FIRST_EXIT_AWAITED && !vm->doorbell_fork &&
             !vm->kick_timer)
@@ -615,6 +624,7 @@ void vm_destroy(struct vm *vm, unsigned linger_ms)
                 return;
         end_vcpus(vm);
         loop_remove(vm->kick_timer);
+        loop_remove(vm->cow_timer);
         loop_set_wake(vm->options.loop, NULL, NULL);
         machine_devices_destroy(vm);
         if (vm->console)
@@ -624,6 +634,8 @@ void vm_destroy(struct vm *vm, unsigned linger_ms)
         kvm_vm_close(&vm->kvm);
         kvm_host_close(&vm->host);
         backing_destroy(&vm->backing);
+        slots_fini(&vm->slots);
+        baton_fini(&vm->baton);
         sync_leave(&vm->owner_part);
         sync_domain_fini(&vm->sync);
         pthread_mutex_destroy(&vm->event_lock);

@@ -161,6 +161,19 @@ void vm_exit_info(struct vm *vm, struct vm_exit_info *info);
 
 /* Guest memory: @shared bytes come from template layers, @private are the machine's own. */
 int vm_memory_usage(struct vm *vm, uint64_t *shared_bytes, uint64_t *private_bytes);
+
+/* What a machine with the engine `rom` has gone through; zeroes with another one. */
+struct vm_cow_stats {
+        uint64_t pages;      /* with a backing of their own now */
+        uint64_t slots;      /* memory slots now */
+        uint64_t stops;      /* of the whole machine, to break pages */
+        uint64_t decoded;    /* instructions that KVM could not emulate, and were run again */
+        uint64_t everything; /* times that all of memory was broken, since it could not be told */
+        uint64_t compacted;  /* parts broken whole, since slots ran out */
+        uint64_t handovers;  /* of the baton */
+};
+void vm_cow_stats(struct vm *vm, struct vm_cow_stats *stats);
+
 uint64_t vm_assists(struct vm *vm);         /* instructions done for KVM's emulator */
 struct guest_mem *vm_memory(struct vm *vm); /* to be used while the vCPUs are paused */
 
