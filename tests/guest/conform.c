@@ -14,6 +14,8 @@
  * the clone's, from 1. Some hosts cannot execute some, and the machine ends skip0=, skip1= which of
  * them to leave out later (bits; hexadecimal)
  *
+ *      emulated=1     this KVM's emulator has its own idea of the processor: leave out what tells
+ *
  *      conform: try 17                        mode=control: what is tried next
  *      conform: 3: mov 8: ok                  CPL: what: ok | BAD and what was seen | n/a and why
  *      conform: k: kvmclock set before the fork: ok     what KVM and devices write
@@ -38,6 +40,7 @@ static const char *const feature_name[FEATURES] = {
 
 int ring_of_ops;
 static uint32_t has; /* bits: enum feature */
+static uint64_t emulated;
 static uint8_t *area_next = AREA_FIRST;
 static uint8_t *areas[2][OPS_MAX][POSITIONS]; /* by ring (0: CPL 3) */
 static uint8_t *control;
@@ -321,6 +324,8 @@ static const char *missing(const struct op *op)
 
         if (!(has >> op->feature & 1))
                 return feature_name[op->feature];
+        if (emulated && op->flags & OP_NATIVE)
+                return "host";
         if (!ring_of_ops && skip[n / 64] >> n % 64 & 1)
                 return "host";
         return NULL;
@@ -443,6 +448,7 @@ static void features_init(void)
 
 void guest_main(void)
 {
+        emulated = cmd_u64("emulated", 0);
         skip[0] = cmd_hex("skip0", 0);
         skip[1] = cmd_hex("skip1", 0);
         src_init();

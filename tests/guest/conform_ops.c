@@ -161,8 +161,8 @@ static void control_word(const struct op *op, uint8_t *image, const uint8_t *at)
         _("mov 4", mov32, source, 4, 1, 0, ALWAYS, OP_ATOMIC)                                      \
         _("mov 8", mov64, source, 8, 1, 0, ALWAYS, OP_ATOMIC)                                      \
         _("mov immediate", mov_imm, immediate, 4, 1, 0, ALWAYS, OP_ATOMIC)                         \
-        _("mov segment", mov_seg, NULL, 2, 1, 0, ALWAYS, 0)                                        \
-        _("movbe", movbe, source_reversed, 8, 1, 0, HAS_MOVBE, OP_ATOMIC)                          \
+        _("mov segment", mov_seg, NULL, 2, 1, 0, ALWAYS, OP_NATIVE)                                \
+        _("movbe", movbe, source_reversed, 8, 1, 0, HAS_MOVBE, OP_ATOMIC | OP_NATIVE)              \
         _("movnti", movnti, source, 8, 1, 0, ALWAYS, OP_ATOMIC)                                    \
         _("movdiri", movdiri, source, 8, 1, 0, HAS_MOVDIRI, OP_ATOMIC)                             \
         _("movdir64b", movdir64b, source, 64, 64, 0, HAS_MOVDIR64B, 0)                             \
