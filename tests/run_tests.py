@@ -46,7 +46,7 @@ def make_parts():
     still = ['setarch', '-R'] if subprocess.run(
         ['setarch', '-R', 'true'], capture_output=True, check=False).returncode == 0 else []
     return {p.name: p for p in (
-        Part('gcc', ['-Dwerror=true'], []),
+        Part('gcc', ['-Dwerror=true', '-Dbench=true'], []),
         Part('clang', ['-Dwerror=true'], ['unit'], env={'CC': 'clang'}),
         Part('asan', ['-Db_sanitize=address,undefined'], ['unit', 'guest'], slower=3, env={
             'ASAN_OPTIONS': 'detect_stack_use_after_return=1:strict_string_checks=1',

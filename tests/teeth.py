@@ -23,6 +23,10 @@ TEETH = [
     Tooth('no-wait', 'sync_stress', 'everything_at_once'),
     Tooth('no-last-ran', 'sync_stress', 'workers_serve_several_vms'),
     Tooth('no-fifo-purge', 'sync_stress', 'ranges_and_overflows'),
+    Tooth('no-wait', 'access_remap', 'same_with_and_without_the_cache'),
+    Tooth('no-last-ran', 'access', 'another_machine_drops_the_cache'),
+    Tooth('no-fifo-purge', 'access', 'ranges_after_a_coarse_flush_are_told'),
+    Tooth('no-device-break', 'access', 'device_writes_go_where_the_page_is'),
 ]
 
 _RESULT = re.compile(r'(?:not )?ok\b\s*(?:\d+\s*)?(?:- )?([^#]*)')

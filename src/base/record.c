@@ -82,8 +82,16 @@ static uint8_t *extend(struct record_writer *w, size_t more)
         return at;
 }
 
-void record_add(struct record_writer *w, uint32_t kind, uint32_t instance, uint32_t version,
-                const void *data, size_t length)
+void record_writer_reserve(struct record_writer *w, size_t length)
+{
+        size_t had = w->len;
+
+        if (extend(w, length))
+                w->len = had;
+}
+
+void *record_space(struct record_writer *w, uint32_t kind, uint32_t instance, uint32_t version,
+                   size_t length)
 {
         const struct header h = {kind, instance, version, (uint32_t)length};
         uint8_t *at;
@@ -96,13 +104,21 @@ void record_add(struct record_writer *w, uint32_t kind, uint32_t instance, uint3
         if (length > RECORD_STATE_MAX && !w->error)
                 w->error = -E2BIG;
         if (w->error)
-                return;
+                return NULL;
         at = extend(w, sizeof h + padded(length));
         if (!at)
-                return;
+                return NULL;
         memcpy(at, &h, sizeof h);
-        if (length > 0)
-                memcpy(at + sizeof h, data, length);
+        return at + sizeof h;
+}
+
+void record_add(struct record_writer *w, uint32_t kind, uint32_t instance, uint32_t version,
+                const void *data, size_t length)
+{
+        void *at = record_space(w, kind, instance, version, length);
+
+        if (at && length > 0)
+                memcpy(at, data, length);
 }
 
 static int write_all(int fd, const uint8_t *p, size_t len)

@@ -81,9 +81,16 @@ struct record_writer {
 };
 
 void record_writer_init(struct record_writer *w);
+/* Have room for @length bytes more, and touch it: nothing is allocated or faulted in later, when
+ * time counts. */
+void record_writer_reserve(struct record_writer *w, size_t length);
 void record_writer_fini(struct record_writer *w);
 void record_add(struct record_writer *w, uint32_t kind, uint32_t instance, uint32_t version,
                 const void *data, size_t length);
+/* The same, to be filled in by the caller: the payload's place, zeroed, good until the next call;
+ * NULL after a failure, which sticks. */
+void *record_space(struct record_writer *w, uint32_t kind, uint32_t instance, uint32_t version,
+                   size_t length);
 /* Close the sequence and put it into a new memfd, sealed against every change. The writer is empty
  * afterwards, whatever happened. 0 or -errno. */
 int record_finish(struct record_writer *w, int *fd, struct err *err);

@@ -198,6 +198,7 @@ int kvm_vcpu_open(const struct kvm_host *host, const struct kvm_vm *vm, unsigned
 {
         int fd = kvm_ioctl(vm->fd, KVM_CREATE_VCPU, (void *)(uintptr_t)id);
         void *run;
+        int khz;
 
         if (fd < 0)
                 return err_host(err, -fd, "KVM_CREATE_VCPU: vCPU %u: %s", id, strerror(-fd));
@@ -208,8 +209,14 @@ int kvm_vcpu_open(const struct kvm_host *host, const struct kvm_vm *vm, unsigned
                 close(fd);
                 return err_host(err, e, "mapping vCPU %u: %s", id, strerror(e));
         }
+        khz = kvm_ioctl(fd, KVM_GET_TSC_KHZ, NULL);
         *vcpu = (struct kvm_vcpu){
-                .fd = fd, .id = id, .run = run, .map_bytes = host->vcpu_map_bytes};
+                .fd = fd,
+                .id = id,
+                .run = run,
+                .map_bytes = host->vcpu_map_bytes,
+                .tsc_khz = khz > 0 ? (uint32_t)khz : 0,
+        };
         return 0;
 }
 

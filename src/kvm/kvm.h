@@ -75,6 +75,7 @@ struct kvm_vcpu {
         unsigned id;
         struct kvm_run *run; /* mapped, vcpu_map_bytes long */
         size_t map_bytes;
+        uint32_t tsc_khz; /* [I] of the guest's TSC; 0: KVM does not say */
 };
 
 int kvm_vcpu_open(const struct kvm_host *host, const struct kvm_vm *vm, unsigned id,

@@ -118,18 +118,15 @@ static int restore_one(const struct kvm_host *host, const struct kvm_vcpu *vcpu,
 static int save_xsave(const struct kvm_host *host, const struct kvm_vm *vm,
                       const struct kvm_vcpu *vcpu, struct record_writer *w, struct err *err)
 {
-        void *area = calloc(1, vm->xsave_bytes);
+        void *area = record_space(w, RECORD_XSAVE, vcpu->id, 1, vm->xsave_bytes);
         int r;
 
         if (!area)
                 return err_host(err, ENOMEM, "no memory for the state of vCPU %u", vcpu->id);
         r = kvm_ioctl(vcpu->fd, host->xsave2 ? KVM_GET_XSAVE2 : KVM_GET_XSAVE, area);
         if (r < 0)
-                r = err_host(err, -r, "KVM_GET_XSAVE: vCPU %u: %s", vcpu->id, strerror(-r));
-        else
-                record_add(w, RECORD_XSAVE, vcpu->id, 1, area, vm->xsave_bytes);
-        free(area);
-        return r;
+                return err_host(err, -r, "KVM_GET_XSAVE: vCPU %u: %s", vcpu->id, strerror(-r));
+        return 0;
 }
 
 static int restore_xsave(const struct kvm_vm *vm, const struct kvm_vcpu *vcpu,
@@ -218,25 +215,20 @@ int kvm_msr_set_probe(const struct kvm_host *host, const struct kvm_vcpu *vcpu,
 static int save_msrs(const struct kvm_vcpu *vcpu, const struct kvm_msr_set *list,
                      struct record_writer *w, struct err *err)
 {
-        struct msrs *buf = calloc(1, sizeof *buf);
+        struct msrs buf;
         int r;
 
-        if (!buf)
-                return err_host(err, ENOMEM, "no memory for the MSRs of vCPU %u", vcpu->id);
-        buf->head.nmsrs = list->count;
+        buf.head = (struct kvm_msrs){.nmsrs = list->count};
         for (unsigned i = 0; i < list->count; i++)
-                buf->entry[i].index = list->index[i];
-        r = kvm_ioctl(vcpu->fd, KVM_GET_MSRS, buf);
-        if (r >= 0 && (unsigned)r != list->count)
-                r = err_host(err, EIO, "KVM_GET_MSRS: vCPU %u: MSR %#x cannot be read", vcpu->id,
-                             list->index[r]);
-        else if (r < 0)
-                r = err_host(err, -r, "KVM_GET_MSRS: vCPU %u: %s", vcpu->id, strerror(-r));
-        else
-                record_add(w, RECORD_MSRS, vcpu->id, 1, buf->entry,
-                           list->count * sizeof buf->entry[0]);
-        free(buf);
-        return r < 0 ? r : 0;
+                buf.entry[i] = (struct kvm_msr_entry){.index = list->index[i]};
+        r = kvm_ioctl(vcpu->fd, KVM_GET_MSRS, &buf);
+        if (r < 0)
+                return err_host(err, -r, "KVM_GET_MSRS: vCPU %u: %s", vcpu->id, strerror(-r));
+        if ((unsigned)r != list->count)
+                return err_host(err, EIO, "KVM_GET_MSRS: vCPU %u: MSR %#x cannot be read", vcpu->id,
+                                list->index[r]);
+        record_add(w, RECORD_MSRS, vcpu->id, 1, buf.entry, list->count * sizeof buf.entry[0]);
+        return 0;
 }
 
 /* MSRs that KVM lists and reads but refuses to be given back (read-only ones, and values that only
@@ -291,9 +283,8 @@ static void save_tsc(const struct kvm_vcpu *vcpu, struct record_writer *w)
         struct vcpu_tsc tsc = {0};
         uint64_t offset = 0;
         struct kvm_device_attr attr = tsc_attr(&offset);
-        int khz = kvm_ioctl(vcpu->fd, KVM_GET_TSC_KHZ, NULL);
 
-        tsc.khz = khz > 0 ? (uint32_t)khz : 0;
+        tsc.khz = vcpu->tsc_khz;
         if (kvm_ioctl(vcpu->fd, KVM_GET_DEVICE_ATTR, &attr) == 0) {
                 tsc.has_offset = 1;
                 tsc.offset = offset;
@@ -372,8 +363,9 @@ int kvm_vcpu_save(const struct kvm_host *host, const struct kvm_vm *vm, const st
                   const struct kvm_msr_set *msrs, struct record_writer *w, struct err *err)
 {
         /* MP state first: KVM_GET_MP_STATE makes pending APIC events (INIT, SIPI) take effect. */
-        const struct simple *const order[] = {&mp_state, &regs,  &sregs,     &sregs2,
-                                              &xcrs,     &lapic, &debugregs, &events};
+        const struct simple *const order[] = {&mp_state, &regs,  host->sregs2 ? &sregs2 : &sregs,
+                                              &xcrs,     &lapic, &debugregs,
+                                              &events};
         int r;
 
         for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {

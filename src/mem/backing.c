@@ -6,7 +6,7 @@
  * tables, which takes as long as there are pages (42 ms for 1 GiB of small ones), and all of that
  * with the vCPUs stopped. mremap() moves whole page-table pages, and the tear-down happens later.
  * MREMAP_DONTUNMAP leaves an empty mapping behind, so that at no time can another thread of the
- * process get the address.
+ * process get the address; the place that it moves to is reserved before the pause.
  *
  * Why sealing takes two steps: F_SEAL_WRITE is refused while any mapping could write, and the
  * parked one could. F_SEAL_FUTURE_WRITE is not, and closes the door for new ones at once. A
@@ -262,6 +262,20 @@ void backing_destroy(struct backing *b)
 
 /* --- freeze --- */
 
+/* Where the shared mapping will go. Without an address glibc before 2.38 hands mremap() a random
+ * hint. */
+static int reserve_park(struct backing *b, struct backing_freeze *f, struct err *err)
+{
+        void *p =
+                mmap(NULL, b->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+        if (p == MAP_FAILED)
+                return err_host(err, errno, "moving guest memory aside: %s", strerror(errno));
+        f->park = p;
+        f->park_size = b->size;
+        return 0;
+}
+
 int backing_freeze_prepare(struct backing *b, struct backing_freeze *f, struct err *err)
 {
         int r;
@@ -269,7 +283,9 @@ int backing_freeze_prepare(struct backing *b, struct backing_freeze *f, struct e
         *f = (struct backing_freeze){.first = b->nlayers == 0, .layer_fd = -1};
         if (f->first) {
                 r = extent_scan_fd(b->shared_fd, b->size, 0, &f->data);
-                return r < 0 ? err_host(err, -r, "scanning guest memory: %s", strerror(-r)) : 0;
+                if (r < 0)
+                        return err_host(err, -r, "scanning guest memory: %s", strerror(-r));
+                return reserve_park(b, f, err);
         }
         if (b->nlayers == BACKING_LAYERS_MAX)
                 return err_host(err, ENOSPC, "this machine already stands on %u memory layers",
@@ -300,28 +316,36 @@ static bool holes_are_empty(const struct backing *b, const struct extent_list *d
         return true;
 }
 
-/* Move the shared mapping to a new place, leaving the range mapped (anonymously) but empty. The
- * place is reserved first: without a fixed address glibc before 2.38 hands the kernel a random
- * hint. */
-static int park(struct backing *b, struct err *err)
+/* Move the shared mapping to the reserved place. The range stays mapped, shared and empty, so that
+ * nobody else gets the addresses before map_anew() has replaced all of it. */
+static int park(struct backing *b, struct backing_freeze *f, struct err *err)
 {
-        uint8_t *to =
-                mmap(NULL, b->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-        if (to == MAP_FAILED ||
-            mremap(b->hva, b->size, b->size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
-                   to) == MAP_FAILED) {
-                int e = errno;
-
-                if (to != MAP_FAILED)
-                        munmap(to, b->size);
-                return err_host(err, e, "moving guest memory aside: %s", strerror(e));
-        }
-        b->parked = to;
-        if (mmap(b->hva, b->size, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
-                return err_host(err, errno, "mapping guest memory anew: %s", strerror(errno));
+        if (mremap(b->hva, b->size, b->size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+                   f->park) == MAP_FAILED)
+                return err_host(err, errno, "moving guest memory aside: %s", strerror(errno));
+        b->parked = f->park;
+        f->park = NULL;
         return 0;
+}
+
+/* Each part is mapped once, privately or, where there is no data, anonymously: replacing a mapping
+ * makes KVM look for what it knows of each of its pages, even when there is nothing. */
+static int map_anew(const struct backing *b, const struct extent_list *data, struct err *err)
+{
+        uint64_t at = 0;
+
+        for (size_t i = 0; i <= data->count; i++) {
+                uint64_t end = i < data->count ? data->items[i].offset : b->size;
+
+                if (at < end && mmap(b->hva + at, end - at, PROT_READ | PROT_WRITE,
+                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+                                     0) == MAP_FAILED)
+                        return err_host(err, errno, "mapping guest memory anew: %s",
+                                        strerror(errno));
+                if (i < data->count)
+                        at = end + data->items[i].length;
+        }
+        return map_extents(b, &b->shared_ro_fd, data, err);
 }
 
 static bool move_back(const struct backing *b)
@@ -374,9 +398,9 @@ static int freeze_first(struct backing *b, struct backing_freeze *f, struct err 
                         return err_host(err, -r, "scanning guest memory: %s", strerror(-r));
         }
         extent_coarsen(&f->data, GAP, EXTENTS_MAX);
-        r = park(b, err);
+        r = park(b, f, err);
         if (r == 0)
-                r = map_extents(b, &b->shared_ro_fd, &f->data, err);
+                r = map_anew(b, &f->data, err);
         if (r == 0 &&
             fcntl(b->shared_fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW) < 0)
                 r = err_host(err, errno, "sealing guest memory: %s", strerror(errno));
@@ -479,6 +503,8 @@ void backing_freeze_end(struct backing_freeze *f)
         extent_list_fini(&f->data);
         extent_list_fini(&f->copied);
         close_fd(&f->layer_fd);
+        if (f->park)
+                munmap(f->park, f->park_size);
         *f = (struct backing_freeze){.layer_fd = -1};
 }
 

@@ -75,8 +75,10 @@ void backing_destroy(struct backing *b); /* zeroed, or after a failure, is fine 
 
 /* What a freeze needs between its steps. */
 struct backing_freeze {
-        bool first;                /* of a root machine: nothing is copied */
-        struct extent_list data;   /* first: data of the memfd */
+        bool first;              /* of a root machine: nothing is copied */
+        struct extent_list data; /* first: data of the memfd */
+        uint8_t *park;           /* first: reserved addresses for the shared mapping, or NULL */
+        uint64_t park_size;
         struct extent_list copied; /* not first: pages in the new layer */
         int layer_fd;              /* not first: the new layer, not sealed yet */
         uint64_t copied_bytes;

@@ -17,6 +17,10 @@
 
 #include "vm/machine.h"
 
+/* More than a state usually is: see record_writer_reserve(). */
+#define STATE_BYTES      (64u << 10)
+#define VCPU_STATE_BYTES (16u << 10)
+
 /* Memory has changed hands by now: a machine whose engine cannot go on with it has to end. */
 static int prepare(struct vm *vm, struct err *err)
 {
@@ -111,6 +115,7 @@ int vm_freeze(struct vm *vm, uint64_t cause_ns, bool by_doorbell, struct templat
                 return r;
         }
         record_writer_init(&w);
+        record_writer_reserve(&w, STATE_BYTES + vm->shape.vcpus * VCPU_STATE_BYTES);
         r = freeze_in_pause(vm, &f, &w, stats, err);
         t0 = vm_now_ns();
         if (r == 0) {

@@ -503,14 +503,13 @@ int vm_create(const struct vm_options *options, struct vm **out, struct err *err
 int vm_boot(struct vm *vm, const struct boot_source *given, struct err *err)
 {
         int fd = vm->vcpus[0].kvm.fd;
-        int khz = kvm_ioctl(fd, KVM_GET_TSC_KHZ, NULL);
         struct boot_source source = *given;
         struct kvm_sregs sregs;
         struct kvm_regs regs;
         struct x86_entry entry;
         int r = acpi_write_tables(&vm->mem, vm->shape.vcpus, err);
 
-        source.tsc_khz = khz > 0 ? (unsigned)khz : 0;
+        source.tsc_khz = vm->vcpus[0].kvm.tsc_khz;
         if (r == 0)
                 r = boot_load(&source, &vm->mem, &entry, err);
         if (r < 0)

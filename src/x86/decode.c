@@ -286,7 +286,6 @@ static bool is_string(const struct decode *d, const ZydisDecodedOperand *op)
 static int memory_operand(struct decode *d, const ZydisDecodedOperand *op)
 {
         bool write = op->actions & WRITE_ACTIONS;
-        ZydisRegister segment = op->mem.segment;
         uint64_t bytes = op->size / 8;
 
         if (!write && !(op->actions & READ_ACTIONS))
@@ -302,13 +301,13 @@ static int memory_operand(struct decode *d, const ZydisDecodedOperand *op)
         }
         if (bytes == 0)
                 return write ? -ENOTSUP : 0; /* AMX tiles */
+        if (d->insn.mnemonic == ZYDIS_MNEMONIC_MOVDIR64B && write)
+                return emit_at(d, ZYDIS_REGISTER_ES, offset_of(d, op), bytes, true);
         if (op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && is_stack_pointer(op->mem.base))
                 return stack_operand(d, op);
         if (is_string(d, op))
                 return string_operand(d, op, write);
-        if (d->insn.mnemonic == ZYDIS_MNEMONIC_MOVDIR64B && write)
-                segment = ZYDIS_REGISTER_ES; /* whatever the prefix */
-        return emit_at(d, segment, offset_of(d, op), bytes, write);
+        return emit_at(d, op->mem.segment, offset_of(d, op), bytes, write);
 }
 
 /* --- what has no operand --- */

@@ -24,6 +24,7 @@ enum litmus_test {
 
 /* @amount: pages, or for what goes on for a time, units of LITMUS_TICK_MS. Below 2^20. */
 #define LITMUS_NUMBER(test, amount) ((uint32_t)(amount) << 4 | (uint32_t)(test))
+#define LITMUS_NUMBERS              (1u << 24) /* of clones, so that each number is one's */
 #define LITMUS_TICK_MS              10
 
 #define LITMUS_PAGE 4096ull
@@ -48,8 +49,9 @@ enum litmus_test {
 #define DEVICE_LOOKED        0x000 /* host: has read the page, and so has its translation */
 #define DEVICE_GUEST_WROTE   0x040 /* guest: its word is there */
 #define DEVICE_HOST_WROTE    0x080 /* host: has seen that, and written its own */
-#define DEVICE_OVER          0x0c0 /* guest: the last round it will do */
-#define DEVICE_WORD_GUEST    0x100 /* in the page */
+#define DEVICE_GUEST_LOOKED  0x0c0 /* guest: so has it */
+#define DEVICE_OVER          0x100 /* guest: the last round it will do */
+#define DEVICE_WORD_GUEST    0x180 /* in the page */
 #define DEVICE_WORD_HOST     0x808
 #define DEVICE_HOST_FIRST(n) ((n) % 2 == 0) /* who breaks the page */
 

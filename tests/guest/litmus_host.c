@@ -27,6 +27,7 @@ struct clock_page { /* Documentation/virt/kvm/x86/msr.rst */
 
 static volatile struct clock_page clocks[LITMUS_CPUS][LITMUS_PAGE / sizeof(struct clock_page)]
         __attribute__((aligned(LITMUS_PAGE)));
+static struct barrier begin;
 static unsigned stop;
 
 /* Processor 0 looks at its timer, the others at what it says. */
@@ -57,6 +58,7 @@ void storm(unsigned cpu, unsigned ticks)
                 at(STORM_PAGE(cpu, i))[STORM_WORD_SEQUENCE] = 0;
         }
         *at(STORM_PUBLISHED(cpu)) = 0;
+        barrier_wait(&begin, cpu_count());
         ticks += (unsigned)((const volatile struct cpu *)cpu_stacks[0])->timer;
         while (n % CHECK_OVER || !over(cpu, ticks)) {
                 volatile uint64_t *page = at(STORM_PAGE(cpu, ++n % STORM_PAGES));
@@ -94,6 +96,7 @@ static void device_round(uint64_t n)
 
         must_be(mine, old_of(mine)); /* the translation is in use here, too */
         must_be(host, old_of(host));
+        *control(DEVICE_GUEST_LOOKED) = n;
         await_host(DEVICE_LOOKED, n);
         if (!DEVICE_HOST_FIRST(n)) {
                 *mine = n;

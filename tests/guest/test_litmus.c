@@ -87,7 +87,8 @@ static void nobody_sees_what_is_not_so(void **state)
         for (unsigned i = 0; i < scale(); i++) {
                 struct rig clone;
 
-                rig_spawn(&clone, f->tmpl, LITMUS_NUMBER(c->test, pages_for(vcpus)), 1);
+                rig_spawn(&clone, f->tmpl, LITMUS_NUMBER(c->test, pages_for(vcpus)),
+                          LITMUS_NUMBERS);
                 vm_run(clone.vm);
                 litmus_end(&clone, SECONDS);
         }
@@ -106,7 +107,7 @@ static void the_parent_sees_no_less(void **state)
         }
         f->refused = true; /* and gone */
         template_unref(f->tmpl);
-        vm_fork_done(f->parent.vm, LITMUS_NUMBER(LITMUS_MESSAGE, pages_for(vcpus)), 1);
+        vm_fork_done(f->parent.vm, LITMUS_NUMBER(LITMUS_MESSAGE, pages_for(vcpus)), LITMUS_NUMBERS);
         litmus_end(&f->parent, SECONDS);
 }
 

@@ -408,6 +408,8 @@ static const struct row rows64[] = {
          .reg = X86_RAX, .val = 0xf00011000},
         {"enqcmd rax, [rdi]", BYTES("\xf2\x0f\x38\xf8\x07"), "r88000+40 w11000+40"},
         {"enqcmds rcx, [rdi]", BYTES("\xf3\x0f\x38\xf8\x0f"), "r88000+40 w22000+40"},
+        {"movdir64b rsp, [rdi]", BYTES("\x66\x0f\x38\xf8\x27"), "w55000+40 r88000+40"},
+        {"enqcmd rsp, [rdi]", BYTES("\xf2\x0f\x38\xf8\x27"), "w55000+40 r88000+40"},
         {"movdir64b rax, fs:[rdi]", BYTES("\x64\x66\x0f\x38\xf8\x07"),
          "w11000+40 r7f0000088000+40"},
         {"clzero", BYTES("\x0f\x01\xfc"), "w11000+40"},
