@@ -198,6 +198,28 @@ static void frozen_again_and_again(void **state)
         expect_end(&parent, "errors=0");
 }
 
+/* Each life begins with what the restored state writes, and none of the pages of the one before. */
+static void reset_in_a_storm(void **state)
+{
+        struct rig parent, clone;
+        struct template *t = in_a_storm(&parent, "mib=1 ms=1000");
+
+        rig_spawn(&clone, t, 1, 1);
+        template_unref(t);
+        for (unsigned i = 0; i < 12; i++) {
+                vm_run(clone.vm);
+                steps(&clone, 3 + i);
+                assert_in_range(check_own(&clone), 1, 600);
+                vm_pause(clone.vm);
+                if (vm_reset(clone.vm, &err) < 0)
+                        fail_msg("%s", err.text);
+                assert_in_range(own_pages(&clone), 0, 16);
+        }
+        vm_run(clone.vm);
+        expect_end(&clone, "errors=0");
+        expect_end(&parent, "errors=0");
+}
+
 /* The end comes while vCPUs wait for their pages. */
 static void ended_in_the_middle(void **state)
 {
@@ -244,6 +266,10 @@ static void a_limit_of_own_pages_ends_the_machine(void **state)
         vm_run(limited.vm);
         vm_run(other.vm);
         expect_limit(&limited, 300);
+        if (vm_reset(limited.vm, &err) < 0) /* a new life, and the same limit */
+                fail_msg("%s", err.text);
+        limited.exited = false;
+        expect_limit(&limited, 300);
         rig_free(&limited);
         expect_end(&other, "errors=0"); /* nobody else noticed */
         expect_end(&parent, "errors=0");
@@ -288,6 +314,7 @@ int main(void)
                 cmocka_unit_test(other_writers_are_listed),
                 cmocka_unit_test(clones_of_clones_in_a_storm),
                 cmocka_unit_test(frozen_again_and_again),
+                cmocka_unit_test(reset_in_a_storm),
                 cmocka_unit_test(ended_in_the_middle),
                 cmocka_unit_test(a_limit_of_own_pages_ends_the_machine),
                 cmocka_unit_test(a_root_is_limited_from_its_freeze_on),

@@ -293,6 +293,43 @@ static bool is_one_mapping(const uint8_t *hva, uint64_t size)
         return found;
 }
 
+static int failing_arm(struct backing *b, struct err *e)
+{
+        return err_host(e, ENOMEM, "no arms");
+}
+
+/* An engine that cannot catch writes keeps the freeze from happening, and nothing else. */
+static void a_freeze_that_the_engine_refuses_changes_nothing(void **state)
+{
+        struct cow_engine failing = cow_private;
+        struct backing_freeze f;
+        struct backing b, clone;
+        struct tmpl t = {0};
+        uint8_t byte;
+
+        root(&b);
+        memset(b.hva, 0x11, MIB);
+        failing.arm = failing_arm;
+        assert_int_equal(backing_set_cow(&b, &failing, &(struct cow_env){0}, &err), 0);
+        assert_int_equal(backing_freeze_prepare(&b, &f, &err), 0);
+        assert_int_equal(backing_freeze(&b, &f, &err), -ENOMEM);
+        backing_freeze_end(&f);
+        assert_int_equal(b.nlayers, 0);
+        b.hva[0] = 0x22; /* it runs on, on shared memory */
+        b.hva[2 * MIB] = 0x33;
+        assert_int_equal(pread(b.shared_fd, &byte, 1, 2 * MIB), 1);
+        assert_int_equal(byte, 0x33);
+        failing.arm = cow_private.arm; /* the next one goes well, and has what was written since */
+        assert_int_equal(freeze(&b, &t, NULL, NULL), 0);
+        clone_of(&clone, &t);
+        assert_int_equal(clone.hva[0], 0x22);
+        assert_int_equal(clone.hva[1], 0x11);
+        assert_int_equal(clone.hva[2 * MIB], 0x33);
+        backing_destroy(&clone);
+        backing_destroy(&b);
+        drop(&t);
+}
+
 /* Transparent huge pages cover whole multiples of 2 MiB; memory need not be one. It must be one
  * mapping all the same: before Linux 6.17 a freeze can move aside only one. */
 static void memory_may_end_inside_a_huge_page(void **state)
@@ -689,6 +726,7 @@ int main(void)
                 cmocka_unit_test(data_written_after_the_scan_is_not_lost),
                 cmocka_unit_test(clones_of_clones_stack),
                 cmocka_unit_test(a_second_freeze_of_one_parent_sees_its_writes),
+                cmocka_unit_test(a_freeze_that_the_engine_refuses_changes_nothing),
                 cmocka_unit_test(memory_may_end_inside_a_huge_page),
                 cmocka_unit_test(reading_holes_makes_nothing_private),
                 cmocka_unit_test(huge_pages_are_huge_and_freeze_like_others),

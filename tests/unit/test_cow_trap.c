@@ -4,6 +4,7 @@
  * told first, once, and what is listed is exactly what was written.
  */
 #include <errno.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
@@ -587,6 +588,32 @@ static void who_may_not_is_told_what_to_use(void **state)
         expect_child(pid);
 }
 
+/* Root, but without what the system call asks for: its device does. */
+static void the_device_will_do(void **state)
+{
+        struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+        struct __user_cap_data_struct caps[2];
+        pid_t pid;
+
+        if (access("/dev/userfaultfd", R_OK | W_OK) || geteuid()) {
+                print_message("no access to /dev/userfaultfd\n");
+                skip();
+        }
+        pid = fork();
+        if (pid == 0) {
+                int fd;
+
+                if (syscall(SYS_capget, &head, caps))
+                        _exit(90);
+                caps[0].effective &= ~(1u << CAP_SYS_PTRACE);
+                caps[0].permitted &= ~(1u << CAP_SYS_PTRACE);
+                if (syscall(SYS_capset, &head, caps))
+                        _exit(91);
+                _exit(uffd_open(&fd, &err) < 0);
+        }
+        expect_child(pid);
+}
+
 /* A filter that answers system call @nr (if its second argument is @arg, unless that is 0). */
 static void answer(unsigned nr, uint32_t arg, unsigned e)
 {
@@ -675,6 +702,7 @@ int main(void)
                 TEST(destroying_lets_go_whoever_waits),
                 TEST(an_unused_one_can_be_destroyed),
                 TEST(who_may_not_is_told_what_to_use),
+                TEST(the_device_will_do),
                 TEST(kernels_that_cannot_are_refused),
                 TEST(a_freeze_that_cannot_be_armed_fails_alone),
         };
