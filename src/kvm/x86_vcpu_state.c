@@ -350,10 +350,17 @@ int kvm_vcpu_forget(const struct kvm_vcpu *vcpu, struct err *err)
         known = none.flags;
         memset(&none, 0, sizeof none);
         none.flags = known;
+        /* One whose page fault is under way is halted (not as KVM_GET_MP_STATE tells it) until it
+         * hears of the page, which forget_msrs() forgets; only a reset of the vCPU ends that. So it
+         * gets an INIT, and takes it. */
+        none.smi.latched_init = (known & KVM_VCPUEVENT_VALID_SMM) != 0;
         r = kvm_ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &none);
         if (r < 0)
                 return err_host(err, -r, "KVM_SET_VCPU_EVENTS: vCPU %u: %s", vcpu->id,
                                 strerror(-r));
+        r = kvm_ioctl(vcpu->fd, KVM_GET_MP_STATE, &mp);
+        if (r < 0)
+                return err_host(err, -r, "KVM_GET_MP_STATE: vCPU %u: %s", vcpu->id, strerror(-r));
         return forget_msrs(vcpu, err);
 }
 
