@@ -107,10 +107,18 @@ static uint64_t check_own(struct rig *r)
         return n;
 }
 
+static bool written_all(const struct rig *r)
+{
+        struct cow_trap_stats stats;
+
+        cow_trap_stats(&r->vm->backing, &stats);
+        return stats.own_pages >= 1024;
+}
+
 static void what_two_vcpus_write_is_listed(void **state)
 {
         struct rig parent, clone;
-        struct template *t = in_a_storm(&parent, "mib=2 ms=1500");
+        struct template *t = in_a_storm(&parent, "mib=2 ms=2000");
 
         rig_spawn(&clone, t, 1, 1);
         template_unref(t);
@@ -123,6 +131,7 @@ static void what_two_vcpus_write_is_listed(void **state)
                 check_own(&parent);
         }
         /* Two vCPUs with 2 MiB each, and a few pages of stacks and counters. */
+        rig_until(&clone, written_all, 30);
         assert_in_range(check_own(&clone), 1024, 1024 + 100);
         expect_end(&clone, "errors=0");
         expect_end(&parent, "errors=0");
