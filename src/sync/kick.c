@@ -21,12 +21,16 @@
  */
 #include "sync/internal.h"
 
-bool sync_pending(const struct sync_participant *p)
+static bool door_closed(const struct sync_participant *p)
 {
         const struct sync_domain *d = p->domain;
 
-        return atomic_load(&p->requests) || atomic_load(&d->stopped) ||
-               atomic_load(&d->generation) != sync_entered(p);
+        return atomic_load(&d->stopped) || atomic_load(&d->generation) != sync_entered(p);
+}
+
+bool sync_pending(const struct sync_participant *p)
+{
+        return atomic_load(&p->requests) || door_closed(p);
 }
 
 bool sync_guest_begin(struct sync_participant *p)
@@ -40,7 +44,8 @@ bool sync_guest_begin(struct sync_participant *p)
                 return true;
         }
         atomic_store(&p->mode, SYNC_OUTSIDE_GUEST);
-        sync_refused(p, ++p->refused);
+        if (door_closed(p))
+                sync_refused(p, ++p->refused);
         return false;
 }
 
@@ -77,8 +82,7 @@ void sync_request(struct sync_participant *p, unsigned request)
         if (atomic_load(&p->mode) != SYNC_IN_GUEST) /* (B) */
                 return;
         pthread_mutex_lock(&p->domain->list_lock);
-        if (atomic_load(&p->joined))
-                sync_kick_locked(p);
+        sync_kick_locked(p);
         pthread_mutex_unlock(&p->domain->list_lock);
 }
 

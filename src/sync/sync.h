@@ -46,7 +46,7 @@
 
 #define SYNC_FIFO     16      /* ranges that wait per participant; one more: SYNC_CURRENT */
 #define SYNC_PATIENCE 4       /* refusals in a row */
-#define SYNC_GRACE_NS 1000000 /* what an initiator waits at most for one that it owes an entry */
+#define SYNC_GRACE_NS 2000000 /* what an initiator waits at most for one that it owes an entry */
 
 enum sync_mode {
         SYNC_OUTSIDE_GUEST,

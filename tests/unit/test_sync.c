@@ -200,6 +200,29 @@ static void slow_kick(void *data)
         sem_wait(&kick_may_end);
 }
 
+/* A flush that is held up in its first kick meets others that have entered anew meanwhile. */
+static void flush_kicks_nobody_who_entered_anew(void **state)
+{
+        static struct sync_participant fresh, slow;
+        struct task flush;
+
+        sem_init(&kick_begun, 0, 0);
+        sem_init(&kick_may_end, 0, 0);
+        sync_join(&domain, &fresh, count_kick, NULL);
+        sync_join(&domain, &slow, slow_kick, NULL); /* the last to join is the first in the list */
+        sync_enter(&slow);
+        assert_true(sync_guest_begin(&slow));
+        task_start(&flush, run_flush, NULL);
+        sem_wait(&kick_begun);
+        sync_enter(&fresh);
+        assert_true(sync_guest_begin(&fresh));
+        sem_post(&kick_may_end);
+        sync_guest_end(&slow);
+        sync_exit(&slow);
+        task_join(&flush, "flush");
+        assert_int_equal(atomic_load(&kicked), 0);
+}
+
 static void run_request(void *p)
 {
         sync_request(p, 1);
@@ -229,7 +252,8 @@ static void leave_waits_for_a_kick_under_way(void **state)
         task_join(&request, "request");
 }
 
-/* A vCPU that is in guest mode until it is kicked, or, now and then, until it has had enough. */
+/* A vCPU whose guest exits again and again, so that requests meet it at each step of an entry. If
+ * one has come when it is in guest mode already, then so has a kick, or it will. */
 struct guest {
         struct sync_participant part;
         sem_t kick;
@@ -249,10 +273,8 @@ static void run_guest(void *data)
                 while (sem_trywait(&g->kick) == 0)
                         ; /* as immediate_exit = 0 */
                 if (sync_guest_begin(&g->part)) {
-                        if (++round % 3 == 0)
-                                sem_trywait(&g->kick); /* an exit of its own */
-                        else
-                                sem_wait(&g->kick);
+                        if (atomic_load(&g->part.requests) || ++round % 256 == 0)
+                                sem_wait(&g->kick); /* it has come or will come */
                         sync_guest_end(&g->part);
                 }
                 if (sync_test_clear(&g->part, BIT_WORK))
@@ -314,6 +336,18 @@ static void flush_is_content_with_a_new_entry(void **state)
         assert_true(atomic_load(&fresh.entered) && atomic_load(&again.entered));
 }
 
+static void expect_kick(sem_t *kick)
+{
+        struct timespec until;
+
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += PATIENT_MS / 1000;
+        if (sem_timedwait(kick, &until) < 0) {
+                print_error("the kick does not come\n");
+                abort();
+        }
+}
+
 static void flush_kicks_the_old_ones_and_waits(void **state)
 {
         static struct sync_participant p;
@@ -325,7 +359,7 @@ static void flush_kicks_the_old_ones_and_waits(void **state)
         sync_enter(&p);
         assert_true(sync_guest_begin(&p));
         task_start(&flush, run_flush, NULL);
-        sem_wait(&kick);
+        expect_kick(&kick);
         sync_guest_end(&p);
         assert_false(task_done(&flush, MOMENT_MS)); /* out of the guest is not out */
         sync_exit(&p);
@@ -333,6 +367,11 @@ static void flush_kicks_the_old_ones_and_waits(void **state)
         assert_int_equal(atomic_load(&kicked), 1);
         assert_int_equal(atomic_load(&domain.counters.flushes), 1);
         assert_true(atomic_load(&domain.counters.sleeps) > 0);
+}
+
+static void run_enter(void *p)
+{
+        sync_enter(p);
 }
 
 static void stop_lets_all_out_and_nobody_in(void **state)
@@ -351,12 +390,37 @@ static void stop_lets_all_out_and_nobody_in(void **state)
         task_join(&stop, "stop");
 
         assert_false(sync_try_enter(&p));
-        task_start(&enter, (void (*)(void *))sync_enter, &q);
+        task_start(&enter, run_enter, &q);
         assert_false(task_done(&enter, MOMENT_MS));
         sync_flush(&domain, NULL); /* has nobody to wait for */
         sync_resume(&domain);      /* by another thread than the one that stopped */
         task_join(&enter, "enter");
         assert_true(sync_try_enter(&p));
+}
+
+static void stop_kicks_all_and_waits(void **state)
+{
+        static struct sync_participant p, q;
+        struct task stop;
+        sem_t kick;
+
+        sem_init(&kick, 0, 0);
+        sync_join(&domain, &p, count_kick, &kick);
+        sync_join(&domain, &q, count_kick, &kick);
+        sync_enter(&p);
+        sync_enter(&q);
+        assert_true(sync_guest_begin(&p));
+        assert_true(sync_guest_begin(&q));
+        task_start(&stop, run_stop, NULL);
+        expect_kick(&kick);
+        expect_kick(&kick);
+        sync_guest_end(&p);
+        sync_exit(&p);
+        sync_guest_end(&q);
+        assert_false(task_done(&stop, MOMENT_MS));
+        sync_exit(&q);
+        task_join(&stop, "stop");
+        assert_int_equal(atomic_load(&kicked), 2);
 }
 
 struct stopper {
@@ -573,6 +637,7 @@ static void run_stop_storm(void *data)
 {
         while (!atomic_load(&storm_quit)) {
                 sync_stop(&domain);
+                usleep(20);
                 sync_resume(&domain);
         }
 }
@@ -583,12 +648,12 @@ static void a_storm_of_flushes_lets_vcpus_run(void **state)
 {
         static struct sync_participant p;
         struct task storm;
-        unsigned refused = 0;
+        unsigned refused = 0, entries = 0;
 
         atomic_store(&storm_quit, 0);
         sync_join(&domain, &p, count_kick, NULL);
         task_start(&storm, run_flush_storm, NULL);
-        for (unsigned entries = 0; entries < 20 && refused < 2000;) {
+        while (refused < 2000 && (refused < 100 || entries < 20)) {
                 sync_enter(&p);
                 usleep(100);
                 if (sync_guest_begin(&p)) {
@@ -603,7 +668,7 @@ static void a_storm_of_flushes_lets_vcpus_run(void **state)
         task_join(&storm, "storm");
         assert_true(refused < 2000);
         assert_true(atomic_load(&domain.counters.graces) > 0);
-        assert_int_equal(atomic_load(&domain.owed), 0);
+        print_message("# %u refusals for %u entries\n", refused, entries);
 }
 
 static void alternating_stops_let_others_in(void **state)
@@ -621,6 +686,8 @@ static void alternating_stops_let_others_in(void **state)
                 usleep(100);
         clock_gettime(CLOCK_MONOTONIC, &start);
         for (unsigned i = 0; i < 200; i++) {
+                while (!atomic_load(&domain.stopped))
+                        ;
                 sync_enter(&p);
                 sync_exit(&p);
         }
@@ -629,7 +696,7 @@ static void alternating_stops_let_others_in(void **state)
         atomic_store(&storm_quit, 1);
         for (unsigned i = 0; i < 2; i++)
                 task_join(&storm[i], "storm");
-        print_message("%lu stops for 200 entries, %ld ms\n", (unsigned long)stops,
+        print_message("# %lu stops for 200 entries, %ld ms\n", (unsigned long)stops,
                       (now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000);
         assert_true(stops < 200 * 1000);
         assert_int_equal(atomic_load(&domain.owed), 0);
@@ -674,7 +741,9 @@ int main(void)
                 CASE(no_kick_is_lost),
                 CASE(flush_is_content_with_a_new_entry),
                 CASE(flush_kicks_the_old_ones_and_waits),
+                CASE(flush_kicks_nobody_who_entered_anew),
                 CASE(stop_lets_all_out_and_nobody_in),
+                CASE(stop_kicks_all_and_waits),
                 CASE(stops_take_turns_in_order),
                 CASE(initiating_participants_do_not_deadlock),
                 CASE(who_joins_the_dead_leaves_for_it),
