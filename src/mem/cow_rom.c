@@ -12,7 +12,7 @@
  * takes; it calls break_range() with the machine stopped at the barrier. A break copies the page
  * from base to own, sets its bit in guest_mem.moved, and replaces the slot. As the old backing
  * stays where it is with the bytes it had, every cached translation of the page is wrong from then
- * on, and wrong without a fault: whoever calls posts the range before it resumes.
+ * on, and wrong without a fault: the break posts the range, and everybody forgets it on entering.
  *
  * Ramet's own writes, a device's or those that KVM hands out as exits, go where the page is now. On
  * base the host kernel breaks them, as with `private`: KVM's read-only slot shows the result at
@@ -46,6 +46,7 @@
 #include "mem/backing.h"
 #include "mem/guest_mem.h"
 #include "mem/slots.h"
+#include "sync/sync.h"
 
 #define PAGE      4096ull
 #define CHUNK     (2ull << 20)
@@ -186,6 +187,13 @@ static uint64_t gpa_of(const struct guest_region *r, uint64_t offset)
         return r->gpa + (offset - r->offset);
 }
 
+/* Where these pages are has changed; everybody is stopped, and hears of it when entering. */
+static void tell_moved(const struct backing *b, const struct sync_invalidation *inv)
+{
+        if (b->cow_env.sync)
+                sync_post(b->cow_env.sync, inv);
+}
+
 /* Everything is as the template has it, and read-only. */
 static int protect(struct backing *b, struct err *err)
 {
@@ -196,6 +204,7 @@ static int protect(struct backing *b, struct err *err)
         memset(rom->moved, 0, (rom->npages / 64 + 1) * sizeof *rom->moved);
         mem->moved = rom->moved;
         mem->moved_by = rom->own - b->hva;
+        tell_moved(b, &(struct sync_invalidation){.kinds = SYNC_CURRENT});
         atomic_store(&rom->caught, rom->npages);
         for (unsigned i = 0; i < mem->nregions && r == 0; i++)
                 r = slots_unmap(b->cow_env.slots, mem->regions[i].gpa, mem->regions[i].size, err);
@@ -239,11 +248,13 @@ static int break_part(struct backing *b, uint64_t offset, uint64_t len,
                       const struct guest_region *region, struct err *err)
 {
         struct rom *rom = rom_of(b);
+        const struct sync_range range = {.gpa = gpa_of(region, offset), .len = len};
         uint64_t n = move_pages(b, offset, len);
         int r;
 
         if (n == 0)
                 return 0;
+        tell_moved(b, &(struct sync_invalidation){.nranges = 1, .ranges = &range});
         r = slots_map(b->cow_env.slots, gpa_of(region, offset), len, rom->own + offset, 0, err);
         if (r < 0)
                 return r;
