@@ -92,7 +92,7 @@ static uint64_t poisoned(uint64_t value)
         return POISON << 48 | (value & 0xffffffffffff);
 }
 
-[[gnu::format(printf, 1, 2)]] static void violation(const char *fmt, ...)
+static void __attribute__((format(printf, 1, 2))) violation(const char *fmt, ...)
 {
         va_list ap;
 
