@@ -34,12 +34,16 @@
  *       somebody sleeps for that participant.
  *
  *   (D) lend / look
- *         lender        io.entered = gen    then reads   generation; if it is not gen: lent++
- *         initiator     generation++        then reads   io.entered
+ *         lender        io.entered = gen    then reads   stopped, generation; lent++ if it is
+ *                                                        stopped, or if gen is not the newest
+ *         initiator     stopped = 1,        then reads   io.entered
+ *                       generation++
  *       An initiator that has looked at @io before it was lent to, and at the lender after it left,
- *       would miss both. If the lender reads its own generation, the increment, and so each look,
- *       comes after io.entered in S. If not, it increments `lent` before it can leave: who sees it
- *       outside finds `lent` changed since before its look at @io, and looks at everyone again.
+ *       would miss both. If the lender reads the words as they were before the initiator's change,
+ *       each look comes after io.entered in S. If not, it increments `lent` before it can leave:
+ *       who sees it outside finds `lent` changed since before its look at @io, and looks at
+ *       everyone again. The generation alone does not tell of a stop: a lender that was about to
+ *       enter when the stop began may be inside with the stop's own generation.
  *
  *   (E) stop / stop
  *         waiter        next_turn++         then reads   turn
@@ -172,7 +176,7 @@ void sync_lend(const struct sync_participant *from, struct sync_participant *io)
         uint64_t gen = sync_entered(from);
 
         atomic_store(&io->entered, gen); /* (D) */
-        if (atomic_load(&d->generation) != gen)
+        if (atomic_load(&d->stopped) || atomic_load(&d->generation) != gen)
                 atomic_fetch_add(&d->lent, 1);
 }
 

@@ -550,6 +550,29 @@ static void stop_drains_io_in_flight(void **state)
         task_join(&flush, "flush");
 }
 
+/* Found by the model: a stop begins between the two looks of one that enters, which is then inside
+ * with the stop's own generation. What it lends must be counted, or the stop, which has looked at
+ * the I/O already, misses it. */
+static void io_lent_with_the_generation_of_a_stop_is_counted(void **state)
+{
+        static struct sync_participant vcpu, io;
+        struct task stop;
+
+        sync_join(&domain, &vcpu, NULL, NULL);
+        sync_join(&domain, &io, NULL, NULL);
+        sync_enter(&vcpu);
+        task_start(&stop, run_stop, NULL);
+        wait_for_generation(2);
+        atomic_store(&vcpu.entered, 2 | (atomic_load(&vcpu.entered) & SYNC_AWAITED));
+        sync_lend(&vcpu, &io);
+        assert_int_equal(atomic_load(&domain.lent), 1);
+        sync_exit(&vcpu);
+        assert_false(task_done(&stop, MOMENT_MS));
+        sync_exit(&io);
+        task_join(&stop, "stop");
+        sync_resume(&domain);
+}
+
 /* A chain of I/O that hands itself on, older than any flush that comes: no look may miss it. */
 static struct sync_participant links[2];
 static _Atomic int link_quit;
@@ -748,6 +771,7 @@ int main(void)
                 CASE(initiating_participants_do_not_deadlock),
                 CASE(who_joins_the_dead_leaves_for_it),
                 CASE(stop_drains_io_in_flight),
+                CASE(io_lent_with_the_generation_of_a_stop_is_counted),
                 CASE(no_look_misses_what_is_handed_on),
                 CASE(nobody_looks_at_one_that_is_out),
                 CASE(a_storm_of_flushes_lets_vcpus_run),
