@@ -137,7 +137,7 @@ int x86_written_pages(const struct kvm_regs *regs, const struct kvm_sregs *sregs
         struct pages p = {found, 0,
                           *ngpas < X86_WRITTEN_PAGES_MAX ? *ngpas : X86_WRITTEN_PAGES_MAX};
         struct x86_ranges ranges;
-        uint64_t code = state.bits == 64 ? state.rip : state.base[X86_CS] + state.rip;
+        uint64_t code = state.bits == 64 ? state.rip : (uint32_t)(state.base[X86_CS] + state.rip);
         int r = x86_decode(&state, bytes, n, &ranges);
 
         for (unsigned i = 0; r == 0 && i < ranges.n; i++)

@@ -171,7 +171,7 @@ static void descriptors(void **state)
         sregs.ldt.unusable = 0;
         sregs.ldt.present = 1;
         PAGES(MOV_DS_AX, 1, 2, 3, 4, 22, 23, 24);
-        sregs.ldt.limit = 0xffffffff; /* a selector reaches 64 KiB; what is mapped of these */
+        sregs.ldt.limit = 0x1ffff; /* a selector reaches 64 KiB; what is mapped of these */
         PAGES(MOV_DS_AX, 1, 2, 3, 4, 22, 23, 24, 26, 28, 30, 32, 34, 36, 38);
 }
 
@@ -185,6 +185,9 @@ static void other_modes(void **state)
         sregs.ss.base = 0x2000;
         regs.rdi = 0xdead00001000;
         PAGES(MOV_DI_A, 1, 2, 3, 4, 18);
+        sregs.cs.base = 0x1000 - (uint32_t)CODE; /* the instruction is in the first 2 MiB, too */
+        PAGES("\x90", 1, 2, 3, 4);
+        sregs.cs.base = 0;
         regs.rsp = 0xdead00001000;
         PAGES(PUSH, 1, 2, 3, 4, 18);
         sregs.cs.db = 0; /* 16 bits */

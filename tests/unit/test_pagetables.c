@@ -69,11 +69,12 @@ static void each_mode(void **state)
         put32(TOP, 0, 0x2000 | ALL);
         put32(TOP, 1023, 0x3000 | P);
         put32(TOP, 5, 0x4000 | ALL | PS); /* a page */
-        put32(TOP, 6, 0x5000 | 6);        /* absent */
-        put32(0x2000, 0, 0x6000 | ALL);   /* a page */
+        put32(TOP, 7, ALL | PS);
+        put32(TOP, 6, 0x5000 | 6);      /* absent */
+        put32(0x2000, 0, 0x6000 | ALL); /* a page */
         collected(&p, BIT(1) | BIT(2) | BIT(3), 1);
         p.cr4 = 0; /* PS counts only with CR4.PSE */
-        collected(&p, BIT(1) | BIT(2) | BIT(3) | BIT(4), 1);
+        collected(&p, BIT(0) | BIT(1) | BIT(2) | BIT(3) | BIT(4), 1);
 
         fake_ram_clear();
         p = paging(PAE, 0);
@@ -83,6 +84,7 @@ static void each_mode(void **state)
         put64(TOP, 3, 0x7000 | P); /* in the same page, but not of this table */
         put64(0x2000, 511, 0x4000 | ALL);
         put64(0x2000, 0, 0x200000 | ALL | PS);
+        put64(0x2000, 7, ALL | PS); /* page 0, and no table */
         put64(0x3000, 0, 0x5000 | ALL);
         put64(0x5000, 0, 0x6000 | ALL);
         collected(&p, BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5), 3);
@@ -253,7 +255,8 @@ static void wide_tables(void **state)
                         assert_int_equal(x86_table_likely(&f, page), possible);
                         entry64((at + 100) % 512, 0xfffff067);
                         assert_int_equal(x86_table_likely(&f, page), possible);
-                        entry64((at + 200) % 512, ~1ull); /* absent, whatever it holds */
+                        entry64((at + 200) % 512, ~1ull); /* absent, whatever it holds, */
+                        entry64(at ^ 1, ~1ull);           /* and in the same line */
                         assert_int_equal(x86_table_likely(&f, page), possible);
                 }
         }
@@ -274,6 +277,7 @@ static void narrow_tables(void **state)
                         entry32(at, 1 | 1u << bit);
                         assert_int_equal(x86_table_likely(&f, page), bit < 29);
                         entry32((at + 500) % 1024, ~1u);
+                        entry32(at ^ 1, ~1u);
                         assert_int_equal(x86_table_likely(&f, page), bit < 29);
                 }
         }
