@@ -117,6 +117,7 @@ static const uint32_t ioctls[] = {
         KVM_GET_XSAVE,
         KVM_GET_XSAVE2,
         KVM_GET_XCRS,
+        KVM_SET_SIGNAL_MASK,
         KVM_SET_SREGS2,
         KVM_SET_XSAVE,
         KVM_SET_XCRS,

@@ -113,8 +113,10 @@ int kvm_vcpu_restore(const struct kvm_host *host, const struct kvm_vm *vm,
 
 /* Settle what a vCPU that has run holds besides its records, so that a kvm_vcpu_restore() that
  * follows leaves nothing of it: requests in the kernel that wait for the next entry, SMM, page
- * faults under way, machine check banks. It is stopped, with no I/O pending. 0 or -errno. */
-int kvm_vcpu_forget(const struct kvm_vcpu *vcpu, struct err *err);
+ * faults under way, machine check banks. It is stopped, with no I/O pending, and its registers are
+ * no more what they were. @signal is sent to the calling thread, whose handler for it must not
+ * mind. 0 or -errno. */
+int kvm_vcpu_forget(const struct kvm_vcpu *vcpu, int signal, struct err *err);
 
 /* Tell the guest's watchdog that the host has kept this vCPU from running. It is stopped. */
 void kvm_vcpu_was_paused(const struct kvm_vcpu *vcpu);

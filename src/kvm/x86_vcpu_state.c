@@ -12,15 +12,18 @@
  * plus what went by.
  */
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "kvm/kvm.h"
 
-#define MSR_IA32_TSC        0x10u
-#define MSR_MC0_CTL         0x400u /* SDM vol. 3, 16.3.2: 4 MSRs a bank */
-#define MC_BANKS            32u    /* KVM has as many */
-#define MSR_KVM_ASYNC_PF_EN 0x4b564d02u
+#define MSR_IA32_TSC 0x10u
+#define MSR_MC0_CTL  0x400u /* SDM vol. 3, 16.3.2: 4 MSRs a bank */
+#define ENTRIES_MAX  4      /* a triple fault that waits comes out first */
+#define MC_BANKS     32u    /* KVM has as many */
 
 struct msrs {
         struct kvm_msrs head;
@@ -310,58 +313,94 @@ void kvm_vcpu_was_paused(const struct kvm_vcpu *vcpu)
 
 /* --- what is in no record --- */
 
-/* Async page faults off, and what is under way forgotten, since setting what is set does not do
- * that; and the banks of machine checks, which a clone has empty. */
-static int forget_msrs(const struct kvm_vcpu *vcpu, struct err *err)
+/* The banks of machine checks, which INIT keeps and a clone has empty. */
+static int forget_machine_checks(const struct kvm_vcpu *vcpu, struct err *err)
 {
         struct msrs *buf = calloc(1, sizeof *buf);
-        unsigned n = 0;
         int r;
 
         if (!buf)
                 return err_host(err, ENOMEM, "no memory for the MSRs of vCPU %u", vcpu->id);
-        buf->entry[n++].index = MSR_KVM_ASYNC_PF_EN;
+        buf->head.nmsrs = 4 * MC_BANKS;
         for (uint32_t i = 0; i < 4 * MC_BANKS; i++)
-                buf->entry[n++].index = MSR_MC0_CTL + i;
-        buf->head.nmsrs = n;
+                buf->entry[i].index = MSR_MC0_CTL + i;
         /* It stops at the first that this host does not have, beyond which there are no others. */
         r = kvm_ioctl(vcpu->fd, KVM_SET_MSRS, buf);
         free(buf);
         return r < 0 ? err_host(err, -r, "KVM_SET_MSRS: vCPU %u: %s", vcpu->id, strerror(-r)) : 0;
 }
 
-int kvm_vcpu_forget(const struct kvm_vcpu *vcpu, struct err *err)
+/* Enter with a signal pending: KVM looks at its requests, then at the signal, and comes back
+ * without having run the guest. (immediate_exit comes back before it looks.) */
+static int take_requests(const struct kvm_vcpu *vcpu, int signal, struct err *err)
 {
-        struct kvm_vcpu_events none;
-        struct kvm_mp_state mp;
-        uint32_t known;
+        struct {
+                struct kvm_signal_mask head;
+                uint64_t mask; /* all others are blocked */
+        } __attribute__((packed)) open = {.head.len = sizeof open.mask};
+        sigset_t one, old;
         int r;
 
-        /* Reading takes the requests: INIT and SIPI here, NMI and SMI there. */
-        r = kvm_ioctl(vcpu->fd, KVM_GET_MP_STATE, &mp);
+        sigemptyset(&one);
+        sigaddset(&one, signal);
+        pthread_sigmask(SIG_BLOCK, &one, &old);
+        pthread_kill(pthread_self(), signal);
+        open.mask = ~(1ull << (signal - 1));
+        r = kvm_ioctl(vcpu->fd, KVM_SET_SIGNAL_MASK, &open);
+        vcpu->run->immediate_exit = 0;
+        for (unsigned i = 0; i < ENTRIES_MAX && r == 0; i++)
+                r = ioctl(vcpu->fd, KVM_RUN, 0) < 0 ? -errno : 0;
+        kvm_ioctl(vcpu->fd, KVM_SET_SIGNAL_MASK, NULL);
+        pthread_sigmask(SIG_SETMASK, &old, NULL); /* its handler finds nothing to do */
+        if (r == -EINTR || r == -EAGAIN)
+                return 0;
+        return err_host(err, r < 0 ? -r : EIO, "KVM_RUN: vCPU %u takes no signal: %s", vcpu->id,
+                        strerror(r < 0 ? -r : EIO));
+}
+
+/* INIT and SIPI that wait are taken when the MP state is read, NMI and SMI when the events are. */
+static int take_events(const struct kvm_vcpu *vcpu, struct kvm_vcpu_events *now, struct err *err)
+{
+        struct kvm_mp_state mp;
+        int r = kvm_ioctl(vcpu->fd, KVM_GET_MP_STATE, &mp);
+
         if (r < 0)
                 return err_host(err, -r, "KVM_GET_MP_STATE: vCPU %u: %s", vcpu->id, strerror(-r));
-        r = kvm_ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &none);
+        r = kvm_ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, now);
         if (r < 0)
                 return err_host(err, -r, "KVM_GET_VCPU_EVENTS: vCPU %u: %s", vcpu->id,
                                 strerror(-r));
-        /* No events, of every kind that this KVM knows; out of SMM, in which some states are
-         * refused. */
+        return 0;
+}
+
+/* All requests are taken. Then: no events, of every kind that this KVM knows, out of SMM, and an
+ * INIT, which is latched by setting it and comes when the MP state is read. It empties what no call
+ * shows.
+ *
+ * One thing among that holds a vCPU for ever if it is not: the note that it waits for a page fault
+ * that KVM lets be served in the background (of a page that is swapped out, or that userfaultfd
+ * protects). Setting the MSR of async page faults, as every restore does, drops the faults that are
+ * under way, but neither the note nor the request to make one (both seen). */
+int kvm_vcpu_forget(const struct kvm_vcpu *vcpu, int signal, struct err *err)
+{
+        struct kvm_vcpu_events none;
+        uint32_t known;
+        int r = take_requests(vcpu, signal, err);
+
+        if (r == 0)
+                r = take_events(vcpu, &none, err);
+        if (r < 0)
+                return r;
         known = none.flags;
         memset(&none, 0, sizeof none);
-        none.flags = known;
-        /* One whose page fault is under way is halted (not as KVM_GET_MP_STATE tells it) until it
-         * hears of the page, which forget_msrs() forgets; only a reset of the vCPU ends that. So it
-         * gets an INIT, and takes it. */
-        none.smi.latched_init = (known & KVM_VCPUEVENT_VALID_SMM) != 0;
+        none.flags = known | KVM_VCPUEVENT_VALID_SMM;
+        none.smi.latched_init = 1;
         r = kvm_ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &none);
         if (r < 0)
                 return err_host(err, -r, "KVM_SET_VCPU_EVENTS: vCPU %u: %s", vcpu->id,
                                 strerror(-r));
-        r = kvm_ioctl(vcpu->fd, KVM_GET_MP_STATE, &mp);
-        if (r < 0)
-                return err_host(err, -r, "KVM_GET_MP_STATE: vCPU %u: %s", vcpu->id, strerror(-r));
-        return forget_msrs(vcpu, err);
+        r = take_events(vcpu, &none, err);
+        return r < 0 ? r : forget_machine_checks(vcpu, err);
 }
 
 /* --- all of it --- */

@@ -61,7 +61,7 @@ static int forget_kvm(struct vm *vm, struct err *err)
         int r = kvm_vm_forget(&vm->kvm, err);
 
         for (unsigned i = 0; i < vm->shape.vcpus && r == 0; i++)
-                r = kvm_vcpu_forget(&vm->vcpus[i].kvm, err);
+                r = kvm_vcpu_forget(&vm->vcpus[i].kvm, vm->options.kick_signal, err);
         lower_lines(vm);
         return r;
 }
