@@ -258,9 +258,8 @@ static _Noreturn void say(void)
         for (unsigned i = 0; i < VECTORS; i++)
                 early += i != 34 ? taken[i] : 0;
         sleep_ms(60);
-        printf("lives: ticks=%s generation=%u serial=%u other=%u early=%u timer=%s\n",
-               taken[34] >= 2 && taken[34] < 400 ? "some" : "wrong", taken[35], taken[36],
-               taken[40], early, this_cpu()->timer < 400 ? "few" : "many");
+        printf("lives: ticks=%s generation=%u serial=%u other=%u early=%u\n",
+               taken[34] >= 2 ? "some" : "none", taken[35], taken[36], taken[40], early);
         printf("lives: end\n");
         guest_poweroff();
 }
