@@ -257,7 +257,9 @@ static _Noreturn void say(void)
         }
         for (unsigned i = 0; i < VECTORS; i++)
                 early += i != 34 ? taken[i] : 0;
-        sleep_ms(60);
+        sleep_ms(20);
+        for (unsigned i = 0; i < 500 && taken[34] < 2; i++) /* a busy host ticks late */
+                sleep_ms(10);
         printf("lives: ticks=%s generation=%u serial=%u other=%u early=%u\n",
                taken[34] >= 2 ? "some" : "none", taken[35], taken[36], taken[40], early);
         printf("lives: end\n");
