@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What an instruction does to memory: see decode.h. Zydis decodes; it names the memory operands,
- * the hidden ones included, with their size, address parts and whether they are written. What is
- * left to do here is
+ * the hidden ones included, with their size, address parts and whether they are written. This is
+ * left to do here:
  *
- *      addresses      from registers, with the width of the address and of the stack, and segments
- *      what Zydis     has no operand for, or not the whole of it: ENTER, CLZERO, ENQCMD, bit
- * strings cannot know    (BTS and kin with the offset in a register), repetition, the size of an
- * XSAVE area, descriptors that a segment load marks as accessed refusals       instructions whose
- * addresses are elsewhere: see is_opaque()
+ * - addresses, from registers and segments, with the width of the address and of the stack
+ * - operands that Zydis has not, or not the whole of: ENTER, CLZERO, ENQCMD, BTS and its kin with
+ *   the bit offset in a register, the descriptors that a segment load marks as accessed
+ * - lengths that it cannot know: repetition, the size of an XSAVE area
+ * - refusals, where addresses are not in the registers: see is_opaque()
  *
  * The rule wherever there is doubt: a range too many or too large is a page copied for nothing, a
  * byte too few is a guest that loses a store. So a mask counts as all ones, a comparison as equal,

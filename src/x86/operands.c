@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define CR0_PE   (1ull << 0)
-#define CR3_LAM  (3ull << 61) /* linear-address masking: SDM volume 3A, 4.4 */
+#define CR3_LAM  (3ull << 61) /* linear-address masking, for user pointers; CR4.LAM_SUP: others */
 #define CR4_CET  (1ull << 23)
 #define CR4_LAM  (1ull << 28)
 #define EFER_LMA (1ull << 10)

@@ -15,8 +15,8 @@
 #include "x86/decode.h"
 #include "x86/walk.h"
 
-/* Enough for one instruction of any kind (two operands of 64 bytes, a repeated string instruction
- * of X86_REP_BYTES, all page tables on the way); fewer will do for most. */
+/* Enough for one instruction of any kind: two descriptor tables of 64 KiB, or two operands of
+ * X86_REP_BYTES, and all page tables on the way. */
 #define X86_WRITTEN_PAGES_MAX 128
 
 /* The registers that a walk depends on, from KVM's. */

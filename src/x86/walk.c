@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The page walk. Everything is from the Intel SDM, volume 3A, chapter 4; sections are named below.
- * The modes differ in three ways only, which struct x86_table_format holds: how many levels, how
- * wide an entry is, and which bits of it are reserved or an address. So there is one loop.
+ * The page walk. Everything is from the Intel SDM, volume 3A, chapter 4, Paging (chapter 5 in late
+ * editions); sections are named below. The modes differ in three ways only, which struct
+ * x86_table_format holds: how many levels, how wide an entry is, and which bits of it are reserved
+ * or an address. So there is one loop.
  *
  *      mode      when                           levels  entry  index bits, top first   section
  *      32-bit    CR0.PG                            2      4    10, 10                   4.3
