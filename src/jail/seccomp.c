@@ -146,6 +146,7 @@ static const uint32_t ioctls[] = {
         KVM_GET_PIT2,
         KVM_GET_DIRTY_LOG,
         KVM_CLEAR_DIRTY_LOG,
+        KVM_RESET_DIRTY_RINGS,
         KVM_CHECK_EXTENSION,
         PAGEMAP_SCAN_REQUEST,
         UFFDIO_REGISTER, /* --cow trap; the descriptor itself was made before */

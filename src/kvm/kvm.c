@@ -197,6 +197,7 @@ int kvm_vcpu_open(const struct kvm_host *host, const struct kvm_vm *vm, unsigned
                   struct kvm_vcpu *vcpu, struct err *err)
 {
         int fd = kvm_ioctl(vm->fd, KVM_CREATE_VCPU, (void *)(uintptr_t)id);
+        struct kvm_dirty_gfn *ring = NULL;
         void *run;
         int khz;
 
@@ -209,12 +210,26 @@ int kvm_vcpu_open(const struct kvm_host *host, const struct kvm_vm *vm, unsigned
                 close(fd);
                 return err_host(err, e, "mapping vCPU %u: %s", id, strerror(e));
         }
+        if (vm->ring_entries) {
+                ring = mmap(NULL, vm->ring_entries * sizeof *ring, PROT_READ | PROT_WRITE,
+                            MAP_SHARED, fd, KVM_DIRTY_LOG_PAGE_OFFSET * 4096);
+                if (ring == MAP_FAILED) {
+                        int e = errno;
+
+                        munmap(run, host->vcpu_map_bytes);
+                        close(fd);
+                        return err_host(err, e, "mapping the dirty ring of vCPU %u: %s", id,
+                                        strerror(e));
+                }
+        }
         khz = kvm_ioctl(fd, KVM_GET_TSC_KHZ, NULL);
         *vcpu = (struct kvm_vcpu){
                 .fd = fd,
                 .id = id,
                 .run = run,
                 .map_bytes = host->vcpu_map_bytes,
+                .ring = ring,
+                .ring_entries = vm->ring_entries,
                 .tsc_khz = khz > 0 ? (uint32_t)khz : 0,
         };
         return 0;
@@ -222,6 +237,8 @@ int kvm_vcpu_open(const struct kvm_host *host, const struct kvm_vm *vm, unsigned
 
 void kvm_vcpu_close(struct kvm_vcpu *vcpu)
 {
+        if (vcpu->ring)
+                munmap(vcpu->ring, vcpu->ring_entries * sizeof *vcpu->ring);
         if (vcpu->run)
                 munmap(vcpu->run, vcpu->map_bytes);
         if (vcpu->fd > 0)

@@ -54,6 +54,8 @@ struct kvm_vm {
         size_t xsave_bytes; /* [I] what KVM_GET_XSAVE2 fills */
         bool irqchip;
         bool pit;
+        bool manual_log;       /* [I] the dirty log is cleared only by KVM_CLEAR_DIRTY_LOG */
+        uint32_t ring_entries; /* [I] of each vCPU's dirty ring; 0: there are none */
 };
 
 int kvm_vm_open(const struct kvm_host *host, struct kvm_vm *vm, struct err *err);
@@ -75,7 +77,10 @@ struct kvm_vcpu {
         unsigned id;
         struct kvm_run *run; /* mapped, vcpu_map_bytes long */
         size_t map_bytes;
-        uint32_t tsc_khz; /* [I] of the guest's TSC; 0: KVM does not say */
+        struct kvm_dirty_gfn *ring; /* [I] NULL: none; see dirty.h */
+        uint32_t ring_entries;      /* [I] */
+        uint32_t ring_next;         /* who reads the ring */
+        uint32_t tsc_khz;           /* [I] of the guest's TSC; 0: KVM does not say */
 };
 
 int kvm_vcpu_open(const struct kvm_host *host, const struct kvm_vm *vm, unsigned id,

@@ -6,6 +6,7 @@
 #include "mem/slots.h"
 
 #include <errno.h>
+#include <linux/kvm.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,12 +108,20 @@ static int drop(struct slots *s, size_t from, size_t to, struct err *err)
         return r;
 }
 
+static void set_log(const struct slots *s, struct slot *slot)
+{
+        slot->flags &= ~(uint32_t)KVM_MEM_LOG_DIRTY_PAGES;
+        if (s->log && !(slot->flags & KVM_MEM_READONLY))
+                slot->flags |= KVM_MEM_LOG_DIRTY_PAGES;
+}
+
 /* Make @slot, at place @at of the map. There is room. */
 static int add(struct slots *s, size_t at, struct slot slot, struct err *err)
 {
         bool used = s->nfree > 0;
         int r;
 
+        set_log(s, &slot);
         slot.id = used ? s->free_ids[s->nfree - 1] : s->next_id;
         r = call(s, &slot, slot.size, err);
         if (r < 0)
@@ -174,4 +183,20 @@ int slots_map(struct slots *s, uint64_t gpa, uint64_t size, uint8_t *hva, uint32
 int slots_unmap(struct slots *s, uint64_t gpa, uint64_t size, struct err *err)
 {
         return replace(s, gpa, size, NULL, err);
+}
+
+/* The one thing of a slot that KVM lets be changed in place. */
+int slots_log(struct slots *s, bool on, struct err *err)
+{
+        int r = 0;
+
+        s->log = on;
+        for (size_t i = 0; i < s->count && r == 0; i++) {
+                uint32_t had = s->items[i].flags;
+
+                set_log(s, &s->items[i]);
+                if (s->items[i].flags != had)
+                        r = call(s, &s->items[i], s->items[i].size, err);
+        }
+        return r;
 }

@@ -13,6 +13,7 @@
 #ifndef RAMET_MEM_SLOTS_H
 #define RAMET_MEM_SLOTS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -35,6 +36,7 @@ struct slots {
          * log. NULL: nobody asks. */
         void (*deleting)(void *data, const struct slot *slot);
         void *deleting_data;
+        bool log;           /* writable slots are made with KVM_MEM_LOG_DIRTY_PAGES */
         unsigned max;       /* as many as KVM takes */
         struct slot *items; /* ascending by gpa, apart */
         size_t count, cap;
@@ -60,6 +62,10 @@ int slots_map(struct slots *slots, uint64_t gpa, uint64_t size, uint8_t *hva, ui
               struct err *err);
 /* Leave [gpa, gpa + size) without backing. Errors as slots_map. */
 int slots_unmap(struct slots *slots, uint64_t gpa, uint64_t size, struct err *err);
+
+/* Turn KVM's dirty logging on or off, for all writable slots that there are and those to come. 0,
+ * or what KVM says. */
+int slots_log(struct slots *slots, bool on, struct err *err);
 
 /* The slot with @gpa in it; NULL: none. Good until the next change. */
 const struct slot *slots_find(const struct slots *slots, uint64_t gpa);

@@ -15,6 +15,7 @@
 #include "mem/access.h"
 #include "mem/backing.h"
 #include "mem/cow_rom.h"
+#include "mem/dirty.h"
 #include "mem/slots.h"
 #include "sync/sync.h"
 #include "vm/baton.h"
@@ -95,6 +96,7 @@ struct vm {
         struct backing backing;    /* [o] */
         struct guest_mem mem;      /* [I] */
         struct slots slots;        /* [o], or the initiator of a stop */
+        struct dirty dirty;        /* its own rules; zeroed until vm_dirty_start() */
         struct sync_domain sync;
         struct baton baton;
         _Atomic uint64_t cow_stops, cow_decoded, cow_everything; /* [a] statistics */

@@ -91,7 +91,9 @@ static int reset_memory(struct vm *vm, struct err *err)
         int r = backing_reset(&vm->backing, err);
 
         sync_post(&vm->sync, &all);
-        return r < 0 ? r : forget_shadows(vm, err);
+        if (r == 0)
+                r = forget_shadows(vm, err);
+        return r < 0 ? r : dirty_discard(&vm->dirty, err);
 }
 
 /* Everything is stopped. */

@@ -188,6 +188,15 @@ static void exit_internal_error(struct vcpu *vcpu)
         crash(vcpu, what);
 }
 
+static void exit_ring_full(struct vcpu *vcpu)
+{
+        int r = dirty_harvest(&vcpu->vm->dirty);
+
+        if (r < 0)
+                vm_exit_with(vcpu->vm, RAMET_EXIT_HOST, 0, "emptying the dirty rings: %s",
+                             strerror(-r));
+}
+
 static void dispatch(struct vcpu *vcpu)
 {
         struct kvm_run *run = vcpu->kvm.run;
@@ -218,6 +227,9 @@ static void dispatch(struct vcpu *vcpu)
         case KVM_EXIT_SYSTEM_EVENT:
                 snprintf(what, sizeof what, "system event %u", run->system_event.type);
                 crash(vcpu, what);
+                break;
+        case KVM_EXIT_DIRTY_RING_FULL:
+                exit_ring_full(vcpu);
                 break;
         case KVM_EXIT_INTR:
         case KVM_EXIT_IRQ_WINDOW_OPEN:

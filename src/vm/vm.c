@@ -19,6 +19,7 @@
 
 #include <ramet/fork_abi.h>
 
+#include "kvm/dirty.h"
 #include "vm/machine.h"
 #include "x86/acpi.h"
 #include "x86/cpuid.h"
@@ -429,6 +430,8 @@ int vm_new(const struct vm_options *options, const struct vm_shape *shape, struc
                 r = check_shape(vm, err);
         if (r == 0)
                 r = kvm_vm_open(&vm->host, &vm->kvm, err);
+        if (r == 0)
+                r = kvm_vm_dirty_init(&vm->host, &vm->kvm, options->dirty_ring, err);
         if (r == 0) {
                 vm->cpuid = calloc(1, sizeof *vm->cpuid +
                                               KVM_HOST_CPUID_MAX * sizeof vm->cpuid->entries[0]);
@@ -632,6 +635,7 @@ void vm_destroy(struct vm *vm, unsigned linger_ms)
                 kvm_vcpu_close(&vm->vcpus[i].kvm);
         kvm_vm_close(&vm->kvm);
         kvm_host_close(&vm->host);
+        dirty_fini(&vm->dirty);
         backing_destroy(&vm->backing);
         slots_fini(&vm->slots);
         baton_fini(&vm->baton);

@@ -74,6 +74,9 @@ struct vm_options {
         /* The machine ends when it writes more pages than this after it was forked, or cloned. 0:
          * no limit; else only with RAMET_COW_TRAP. */
         uint64_t own_pages_max;
+        /* Entries of each vCPU's dirty ring, a power of two, for vm_dirty_start(). 0: KVM's dirty
+         * log is used, which every host has. */
+        uint32_t dirty_ring;
         vm_event_fn *event; /* loop thread */
         void *event_data;
 };
@@ -158,6 +161,17 @@ struct vm_exit_info {
         char text[256]; /* CRASH and HOST: what happened, one line */
 };
 void vm_exit_info(struct vm *vm, struct vm_exit_info *info);
+
+/* Dirty pages: which were written since the last time, by vCPUs, KVM, devices or Ramet. Page n is
+ * the one at n * 4096 of memory_bytes (RAM above the hole below 4 GiB goes on without it). Start
+ * begins with none, as vm_reset() does; it costs the guest a fault for each page that it writes
+ * between two answers. 0 or -errno; collect without start: -EINVAL. */
+int vm_dirty_start(struct vm *vm, struct err *err);
+int vm_dirty_stop(struct vm *vm, struct err *err);
+size_t vm_dirty_words(const struct vm *vm); /* of a bitmap of all pages */
+/* Adds to @bitmap; *count (NULL: not asked) is how many pages that were. vCPUs may run: look at
+ * contents afterwards. */
+int vm_dirty_collect(struct vm *vm, uint64_t *bitmap, uint64_t *count, struct err *err);
 
 /* Guest memory: @shared bytes come from template layers, @private are the machine's own. */
 int vm_memory_usage(struct vm *vm, uint64_t *shared_bytes, uint64_t *private_bytes);

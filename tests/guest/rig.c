@@ -15,6 +15,7 @@
 
 enum ramet_cow rig_cow = RAMET_COW_PRIVATE;
 uint64_t rig_own_pages_max;
+uint32_t rig_dirty_ring;
 
 int rig_init(void)
 {
@@ -67,6 +68,7 @@ static struct vm_options options(struct rig *r, unsigned vcpus, uint64_t memory_
                 .hugepages = RAMET_HUGEPAGES_OFF,
                 .cow = rig_cow,
                 .own_pages_max = rig_own_pages_max,
+                .dirty_ring = rig_dirty_ring,
                 .event = on_event,
                 .event_data = r,
         };

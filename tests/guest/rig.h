@@ -36,6 +36,8 @@ int rig_init(void);
 extern enum ramet_cow rig_cow;
 /* And how many pages of its own such a machine may have, 0: any number. */
 extern uint64_t rig_own_pages_max;
+/* And the entries of each vCPU's dirty ring, 0: none. */
+extern uint32_t rig_dirty_ring;
 
 /* A root machine that runs guest @name with @cmdline; @armed: its doorbell forks. */
 void rig_boot(struct rig *r, const char *name, const char *cmdline, unsigned vcpus,
