@@ -39,8 +39,9 @@ static inline uint64_t sync_entered(const struct sync_participant *p)
 
 /* kick.c; both with the list lock held */
 void sync_kick_locked(struct sync_participant *p);
-/* Everyone inside with a generation below @upto. */
-void sync_kick_all_locked(struct sync_domain *domain, uint64_t upto);
+/* Everyone inside with a generation below @upto. True when one of them is on its way out of guest
+ * mode, whoever kicked it. */
+bool sync_kick_all_locked(struct sync_domain *domain, uint64_t upto);
 
 /* invalidations.c; with the list lock held */
 void sync_post_locked(struct sync_domain *domain, const struct sync_invalidation *inv);

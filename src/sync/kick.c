@@ -66,14 +66,19 @@ void sync_kick_locked(struct sync_participant *p)
 
 /* Who is seen outside here, or inside with a newer generation, has yet to look at `generation` if
  * it means to enter guest mode, and will see what the caller has written there. */
-void sync_kick_all_locked(struct sync_domain *d, uint64_t upto)
+bool sync_kick_all_locked(struct sync_domain *d, uint64_t upto)
 {
+        bool exiting = false;
+
         for (struct sync_participant *p = d->first; p; p = p->next) {
                 uint64_t entered = sync_entered(p);
 
-                if (p->kick && entered != 0 && entered < upto)
-                        sync_kick_locked(p);
+                if (!p->kick || entered == 0 || entered >= upto)
+                        continue;
+                sync_kick_locked(p);
+                exiting = exiting || atomic_load(&p->mode) == SYNC_EXITING;
         }
+        return exiting;
 }
 
 void sync_request(struct sync_participant *p, unsigned request)
