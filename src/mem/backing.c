@@ -32,10 +32,8 @@
 #define MREMAP_DONTUNMAP 4
 #endif
 
-#define EXTENTS_MAX 32          /* of a root's layer: each costs a clone 3 to 4 microseconds */
-#define COPY_MAX    512         /* ranges of a copied layer */
-#define LAYOUT_MAX  16384       /* ranges of a template: a process may have 65,530 mappings */
-#define GAP         (64u << 10) /* copying this much costs no more than mapping one range more */
+#define EXTENTS_MAX 32    /* of a root's layer: each costs a clone 3 to 4 microseconds */
+#define LAYOUT_MAX  16384 /* ranges of a template: a process may have 65,530 mappings */
 
 static struct backing empty(uint64_t size)
 {
@@ -287,9 +285,6 @@ int backing_freeze_prepare(struct backing *b, struct backing_freeze *f, struct e
                         return err_host(err, -r, "scanning guest memory: %s", strerror(-r));
                 return reserve_park(b, f, err);
         }
-        if (b->nlayers == BACKING_LAYERS_MAX)
-                return err_host(err, ENOSPC, "this machine already stands on %u memory layers",
-                                b->nlayers);
         f->layer_fd = memfd_create("ramet-layer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
         if (f->layer_fd < 0 || ftruncate(f->layer_fd, (off_t)b->size) < 0)
                 return err_host(err, errno, "a new memory layer: %s", strerror(errno));
@@ -397,7 +392,7 @@ static int freeze_first(struct backing *b, struct backing_freeze *f, struct err 
                 if (r < 0)
                         return err_host(err, -r, "scanning guest memory: %s", strerror(-r));
         }
-        extent_coarsen(&f->data, GAP, EXTENTS_MAX);
+        extent_coarsen(&f->data, BACKING_GAP, EXTENTS_MAX);
         r = park(b, f, err);
         if (r == 0)
                 r = map_anew(b, &f->data, err);
@@ -438,7 +433,7 @@ static int freeze_again(struct backing *b, struct backing_freeze *f, struct err 
         int r = b->cow->list_own(b, b->nlayers, &f->copied);
 
         if (r == 0)
-                extent_coarsen(&f->copied, GAP, COPY_MAX);
+                extent_coarsen(&f->copied, BACKING_GAP, BACKING_COPY_MAX);
         for (size_t i = 0; i < f->copied.count && r == 0; i++)
                 r = copy_range(b, f->layer_fd, f->copied.items[i].offset,
                                f->copied.items[i].length);
@@ -470,6 +465,27 @@ static int seal_first(struct backing *b, struct err *err)
         return 0;
 }
 
+/* What the template is made of, before its layer is sealed. */
+static int lay_out(const struct backing *b, struct backing_freeze *f, unsigned *nlayers,
+                   struct extent_list *extents, struct err *err)
+{
+        unsigned n = b->nlayers + (f->copied.count != 0);
+        int r = extent_overlay(&b->extents, &f->copied, extents);
+
+        if (r == 0 && n > BACKING_LAYERS_DEEP) {
+                r = backing_flatten(b->layers, b->nlayers, f->layer_fd, extents,
+                                    &f->flattened_bytes);
+                n = 2;
+        }
+        if (r < 0)
+                return err_host(err, -r, "laying out the memory of a template: %s", strerror(-r));
+        if (extents->count > LAYOUT_MAX)
+                return err_host(err, E2BIG, "memory of this machine is in %zu pieces, more than %u",
+                                extents->count, LAYOUT_MAX);
+        *nlayers = n;
+        return 0;
+}
+
 int backing_freeze_publish(struct backing *b, struct backing_freeze *f, int *layers,
                            unsigned *nlayers, struct extent_list *extents, struct err *err)
 {
@@ -477,24 +493,20 @@ int backing_freeze_publish(struct backing *b, struct backing_freeze *f, int *lay
 
         if (r < 0)
                 return r;
-        if (!f->first && fcntl(f->layer_fd, F_ADD_SEALS,
-                               F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-                return err_host(err, errno, "sealing a memory layer: %s", strerror(errno));
         *extents = (struct extent_list){0};
-        if (extent_overlay(&b->extents, &f->copied, extents) < 0) {
-                extent_list_fini(extents);
-                return err_host(err, ENOMEM, "no memory for the layout of a template");
-        }
-        if (extents->count > LAYOUT_MAX) {
-                r = err_host(err, E2BIG, "memory of this machine is in %zu pieces, more than %u",
-                             extents->count, LAYOUT_MAX);
+        r = lay_out(b, f, nlayers, extents, err);
+        if (r == 0 && !f->first &&
+            fcntl(f->layer_fd, F_ADD_SEALS,
+                  F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+                r = err_host(err, errno, "sealing a memory layer: %s", strerror(errno));
+        if (r < 0) {
                 extent_list_fini(extents);
                 return r;
         }
-        memcpy(layers, b->layers, b->nlayers * sizeof *layers);
-        *nlayers = b->nlayers;
-        if (f->copied.count)
-                layers[(*nlayers)++] = f->layer_fd;
+        for (unsigned i = 0; i < *nlayers; i++)
+                layers[i] = i < b->nlayers ? b->layers[i] : f->layer_fd;
+        if (f->copied.count || f->flattened_bytes)
+                layers[*nlayers - 1] = f->layer_fd;
         return 0;
 }
 

@@ -29,8 +29,11 @@
 #include "mem/cow.h"
 #include "mem/extent.h"
 
-#define BACKING_LAYERS_MAX 200u
-#define BACKING_HUGE_PAGE  (2ull << 20)
+#define BACKING_LAYERS_MAX  200u
+#define BACKING_LAYERS_DEEP 16u /* no template of ours has more: flatten.c */
+#define BACKING_HUGE_PAGE   (2ull << 20)
+#define BACKING_GAP         (64u << 10) /* copying this much costs no more than a range more */
+#define BACKING_COPY_MAX    512         /* ranges of a copied layer */
 
 struct backing {
         uint8_t *hva;     /* [I] 2 MiB aligned */
@@ -81,7 +84,8 @@ struct backing_freeze {
         uint64_t park_size;
         struct extent_list copied; /* not first: pages in the new layer */
         int layer_fd;              /* not first: the new layer, not sealed yet */
-        uint64_t copied_bytes;
+        uint64_t copied_bytes;     /* while the vCPUs were stopped */
+        uint64_t flattened_bytes;  /* and of lower layers, while they ran */
 };
 
 /* 0 or -errno. After success backing_freeze_end() must follow at some time. */
@@ -95,6 +99,11 @@ int backing_freeze(struct backing *b, struct backing_freeze *f, struct err *err)
 int backing_freeze_publish(struct backing *b, struct backing_freeze *f, int *layers,
                            unsigned *nlayers, struct extent_list *extents, struct err *err);
 void backing_freeze_end(struct backing_freeze *f);
+
+/* For backing_freeze_publish(). @extents, over @layers and the new layer @layer_fd, which is number
+ * @top, become extents over the lowest layer and the new one. 0 or -errno. */
+int backing_flatten(const int *layers, uint32_t top, int layer_fd, struct extent_list *extents,
+                    uint64_t *copied_bytes);
 
 /* How much is the machine's own, in bytes; the rest of what the extents cover is shared. */
 int backing_usage(const struct backing *b, uint64_t *shared_bytes, uint64_t *private_bytes);

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Many layers into two. A clone of a clone of a clone stands on one layer more each time, and each
+ * costs a descriptor, mappings, and memory that nothing shows any more. So when a freeze would pass
+ * BACKING_LAYERS_DEEP, everything above the root's layer that the new template shows is copied into
+ * the template's own layer, which is not sealed yet:
+ *
+ *      3  [new]          [new]                         1  [new###][new##]
+ *      2        [c][c]                        -->
+ *      1  [bbbbb]   [b]
+ *      0  [root.......................]                0  [root.......................]
+ *
+ * The layers that are read are sealed, so that this is done while the vCPUs run; nobody who stands
+ * on them is concerned, and they go away with their last user. The root's layer is never copied but
+ * for small gaps, which cost less as bytes than as mappings.
+ *
+ * What it costs: as many bytes as the template shows above the root, at most the size of memory,
+ * once in BACKING_LAYERS_DEEP - 2 generations; and again at each freeze of a machine that stands on
+ * BACKING_LAYERS_DEEP layers itself.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "mem/backing.h"
+
+#define BUFFER (256u << 10)
+
+static int copy(int from, int to, uint64_t offset, uint64_t length, uint8_t *buffer)
+{
+        while (length > 0) {
+                size_t want = length < BUFFER ? length : BUFFER;
+                ssize_t n = pread(from, buffer, want, (off_t)offset);
+
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n <= 0)
+                        return n < 0 ? -errno : -EIO;
+                for (ssize_t done = 0, w; done<n; done += w> 0 ? w : 0) {
+                        w = pwrite(to, buffer + done, (size_t)(n - done), (off_t)offset + done);
+                        if (w < 0 && errno != EINTR)
+                                return -errno;
+                }
+                offset += (uint64_t)n;
+                length -= (uint64_t)n;
+        }
+        return 0;
+}
+
+/* Of all that @shown says, the parts within @merged, but for what is in the new layer already. */
+static int copy_all(const int *layers, uint32_t top, int layer_fd, const struct extent_list *shown,
+                    const struct extent_list *merged, uint64_t *copied_bytes)
+{
+        uint8_t *buffer = malloc(BUFFER);
+        size_t m = 0;
+        int r = buffer ? 0 : -ENOMEM;
+
+        for (size_t i = 0; i < shown->count && r == 0; i++) {
+                const struct extent *e = &shown->items[i];
+                uint64_t end = e->offset + e->length;
+
+                while (m < merged->count &&
+                       merged->items[m].offset + merged->items[m].length <= e->offset)
+                        m++;
+                for (size_t k = m; k < merged->count && r == 0 && e->layer != top; k++) {
+                        const struct extent *in = &merged->items[k];
+                        uint64_t from = in->offset > e->offset ? in->offset : e->offset;
+                        uint64_t to = in->offset + in->length < end ? in->offset + in->length : end;
+
+                        if (from >= to)
+                                break;
+                        r = copy(layers[e->layer], layer_fd, from, to - from, buffer);
+                        *copied_bytes += to - from;
+                }
+        }
+        free(buffer);
+        return r;
+}
+
+int backing_flatten(const int *layers, uint32_t top, int layer_fd, struct extent_list *extents,
+                    uint64_t *copied_bytes)
+{
+        struct extent_list root = {0}, merged = {0}, out = {0};
+        int r = 0;
+
+        for (size_t i = 0; i < extents->count && r == 0; i++) {
+                const struct extent *e = &extents->items[i];
+
+                r = extent_add(e->layer ? &merged : &root, e->offset, e->length, e->layer ? 1 : 0);
+        }
+        if (r == 0) {
+                extent_coarsen(&merged, BACKING_GAP, BACKING_COPY_MAX);
+                r = copy_all(layers, top, layer_fd, extents, &merged, copied_bytes);
+        }
+        if (r == 0)
+                r = extent_overlay(&root, &merged, &out);
+        extent_list_fini(&root);
+        extent_list_fini(&merged);
+        if (r < 0) {
+                extent_list_fini(&out);
+                return r;
+        }
+        extent_list_fini(extents);
+        *extents = out;
+        return 0;
+}
