@@ -42,6 +42,7 @@ static void drop_spaces(struct tlb *t)
 
 static void drop_root(struct tlb *t)
 {
+        t->combined_any = false;
         t->root = ++t->number;
 }
 
@@ -64,25 +65,33 @@ void tlb_flush(struct tlb *t, uint32_t kinds)
         }
 }
 
+/* Guest-physical entries are where their address says; combined ones may be anywhere, but most
+ * threads have none. */
 void tlb_flush_range(struct tlb *t, uint64_t gpa, uint64_t len)
 {
-        uint64_t first = page_of(gpa),
-                 last = len - 1 > UINT64_MAX - gpa ? UINT64_MAX : gpa + len - 1;
+        uint64_t first = page_of(gpa), last, sets;
 
         if (len == 0)
                 return;
-        t->stats.ranges++;
-        for (unsigned s = 0; s < TLB_SETS; s++) {
+        last = len - 1 > UINT64_MAX - gpa ? UINT64_MAX : gpa + len - 1;
+        sets = (last - first) / TLB_PAGE + 1;
+        for (uint64_t i = 0; i < sets && i < TLB_SETS; i++) {
+                struct tlb_physical *set = t->physical[set_of(first + i * TLB_PAGE)];
+
                 for (unsigned w = 0; w < TLB_WAYS; w++) {
-                        struct tlb_physical *p = &t->physical[s][w];
+                        if (set[w].gpa >= first && set[w].gpa <= last)
+                                set[w].root = 0;
+                }
+        }
+        for (unsigned s = 0; s < TLB_SETS && t->combined_any; s++) {
+                for (unsigned w = 0; w < TLB_WAYS; w++) {
                         struct tlb_combined *c = &t->combined[s][w];
 
-                        if (p->gpa >= first && p->gpa <= last)
-                                p->root = 0;
                         if (c->gpa >= first && c->gpa <= last)
                                 c->root = 0;
                 }
         }
+        t->stats.ranges++;
 }
 
 void tlb_apply(struct tlb *t, const struct sync_taken *taken)
@@ -244,6 +253,7 @@ void tlb_add_combined(struct tlb *t, uint64_t space, uint64_t gva, unsigned kind
                                                                                       : 0;
                 break;
         }
+        t->combined_any = true;
         *to = (struct tlb_combined){
                 .space = space,
                 .root = t->root,

@@ -78,6 +78,7 @@ struct tlb {
         unsigned next_way;   /* the same, in any set */
         uint64_t walked[8];  /* pages that walks have read, hashed: 512 bits */
         bool walked_any;
+        bool combined_any; /* some may hold */
         struct tlb_stats stats;
         struct tlb_linear linear[TLB_SETS][TLB_WAYS];
         struct tlb_physical physical[TLB_SETS][TLB_WAYS];
