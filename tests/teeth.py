@@ -27,6 +27,8 @@ TEETH = [
     Tooth('no-last-ran', 'access', 'another_machine_drops_the_cache'),
     Tooth('no-fifo-purge', 'access', 'ranges_after_a_coarse_flush_are_told'),
     Tooth('no-device-break', 'access', 'device_writes_go_where_the_page_is'),
+    Tooth('no-last-ran', 'guest_access', 'worker_private'),
+    Tooth('no-device-break', 'guest_access', 'clones_rom'),
 ]
 
 _RESULT = re.compile(r'(?:not )?ok\b\s*(?:\d+\s*)?(?:- )?([^#]*)')
