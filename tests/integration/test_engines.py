@@ -61,7 +61,7 @@ def generations_amidst_a_storm_of_writes(engine):
     are there for the first of them only."""
     need(engine)
     log = Events(tmp() / 'events')
-    vm = start('run', '--cow', engine, '--kernel', guest('writer.elf'), '--cmdline', 'ms=700 mib=1',
+    vm = start('run', '--cow', engine, '--kernel', guest('writer.elf'), '--cmdline', 'ms=2500 mib=1',
                '--name', 'web', '--cpus', '2', '--fork', '1', '--fork-at', 'after=0.1', '--events',
                log.path)
     log.wait('clone-running')
