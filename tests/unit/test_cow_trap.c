@@ -482,6 +482,7 @@ static void destroying_lets_go_whoever_waits(void **state)
         struct writer first, second;
         struct tmpl t = {0};
         struct backing b;
+        pthread_t other;
 
         root(&b, &t, false);
         told.hold = true;
@@ -489,26 +490,17 @@ static void destroying_lets_go_whoever_waits(void **state)
         sem_wait(&told.held);
         start_writer(&second, b.hva + PAGE);
         rest(30);
-        sem_post(&told.go);
+        pthread_create(&other, NULL, release_soon, NULL); /* when it has been asked to end */
         cow_trap.destroy(&b);
         pthread_join(first.thread, NULL);
         pthread_join(second.thread, NULL);
+        pthread_join(other, NULL);
+        assert_int_equal(told.total, 1); /* the second was let go by the end */
         assert_int_equal(b.hva[PAGE], 0x77);
         b.cow = &cow_private;
         backing_destroy(&b);
         drop(&t);
 }
-
-static void an_unused_one_can_be_destroyed(void **state)
-{
-        struct backing b;
-
-        assert_int_equal(backing_reserve(&b, SIZE, &err), 0);
-        set_trap(&b);
-        backing_destroy(&b);
-}
-
-/* --- refusals --- */
 
 static unsigned open_fds(void)
 {
@@ -518,6 +510,19 @@ static unsigned open_fds(void)
                 n += syscall(SYS_fcntl, fd, 1 /* F_GETFD */) >= 0;
         return n;
 }
+
+static void an_unused_one_can_be_destroyed(void **state)
+{
+        unsigned before = open_fds();
+        struct backing b;
+
+        assert_int_equal(backing_reserve(&b, SIZE, &err), 0);
+        set_trap(&b);
+        backing_destroy(&b);
+        assert_int_equal(open_fds(), before);
+}
+
+/* --- refusals --- */
 
 static void try_in_child(int expected, const char *word)
 {
