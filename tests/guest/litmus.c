@@ -12,7 +12,7 @@
  *      pages=N        how many are prepared (1024)
  *
  *      litmus: ready
- *      litmus: message: BAD page 12 word 3: saw 1f want 20 was 1f
+ *      litmus: message: stale: page 12 word 3: saw 0x1f want 0x20 was 0x1f
  *      litmus: message: rounds=51200 bad=0
  *
  * Debug-exit with 1 when anything was bad.
@@ -64,7 +64,7 @@ void report(volatile const uint64_t *p, uint64_t saw, uint64_t want)
         unsigned long at = (unsigned long)p - LITMUS_AREA, size = LITMUS_PAGE;
 
         if (__atomic_fetch_add(&bad, 1, __ATOMIC_RELAXED) < BAD_SHOWN)
-                printf("litmus: %s: BAD page %lu word %lu: saw %lx want %lx was %lx\n",
+                printf("litmus: %s: stale: page %lu word %lu: saw 0x%lx want 0x%lx was 0x%lx\n",
                        test_name[number % 16], at / size, at % size / 8, saw, want, old_of(p));
 }
 

@@ -13,10 +13,13 @@
 #include "litmus.h"
 #include "vm/machine.h"
 
+#define HELD 2000
+
 static bool bad(struct litmus_device *d, uint64_t gpa, uint64_t saw, uint64_t want)
 {
         snprintf(d->bad, sizeof d->bad,
-                 "round %llu: the device read %#llx at %#llx, expected %#llx; before the round "
+                 "stale: round %llu: the device read %#llx at %#llx, expected %#llx; before the "
+                 "round "
                  "there was %#llx",
                  (unsigned long long)atomic_load(&d->round), (unsigned long long)saw,
                  (unsigned long long)gpa, (unsigned long long)want,
@@ -92,6 +95,26 @@ static bool round_of(struct litmus_device *d, uint64_t n, uint64_t last)
         return must_be(d, host, n);
 }
 
+/* Between rounds, until it is time for the next: read and write the page of the round before. The
+ * section is held for a while, as by a long copy; a freeze has to wait for it. */
+static bool wait_for_freezes(struct litmus_device *d, uint64_t n, uint64_t last)
+{
+        uint64_t page = DEVICE_PAGE(n - 1);
+
+        while (atomic_load(&d->freezes) < n * d->freezes_wanted / last) {
+                for (unsigned i = 0; i < HELD; i++) {
+                        put(d, page + DEVICE_WORD_HOST, n - 1);
+                        if (!must_be(d, page + DEVICE_WORD_GUEST, n - 1) ||
+                            !must_be(d, page + DEVICE_WORD_HOST, n - 1))
+                                return false;
+                }
+                if (atomic_load(&d->stop))
+                        return false;
+                honour(d);
+        }
+        return true;
+}
+
 static void *serve(void *data)
 {
         struct litmus_device *d = data;
@@ -101,7 +124,7 @@ static void *serve(void *data)
         if (await(d, DEVICE_OVER, 1, 1u << 20))
                 last = get(d, DEVICE_CONTROL + DEVICE_OVER);
         for (uint64_t n = 1; n <= last && !d->bad[0]; n++) {
-                if (!round_of(d, n, last))
+                if ((n > 1 && !wait_for_freezes(d, n, last)) || !round_of(d, n, last))
                         break;
                 honour(d);
         }
@@ -109,10 +132,11 @@ static void *serve(void *data)
         return NULL;
 }
 
-void litmus_device_start(struct litmus_device *d, struct vm *vm)
+void litmus_device_start(struct litmus_device *d, struct vm *vm, uint64_t freezes_wanted)
 {
         memset(d, 0, sizeof *d);
         d->vm = vm;
+        d->freezes_wanted = freezes_wanted;
         sync_join(&vm->sync, &d->part, NULL, NULL);
         tlb_init(&d->tlb);
         guest_access_init(&d->access, &vm->mem, &d->part, &d->tlb);

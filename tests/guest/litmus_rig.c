@@ -34,7 +34,9 @@ void litmus_end(struct rig *r, unsigned seconds)
         rig_until(r, rig_exited, seconds);
         rig_free(r);
         rounds = strstr(r->text, "rounds=");
-        if (!rounds || !strstr(rounds, " bad=0"))
+        if (!rounds || !strstr(rounds, " bad=0")) {
+                print_message("%s\n", r->text);
                 fail_msg("%s; console: %s", r->exit.text, r->text);
+        }
         litmus_rounds += strtoull(rounds + strlen("rounds="), NULL, 10);
 }
