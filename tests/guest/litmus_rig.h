@@ -8,7 +8,7 @@
 
 extern uint64_t litmus_rounds; /* of all machines that have ended */
 
-/* Boot to the doorbell and freeze there, with the engine of rig_cow. 0; negative with err set when
+/* Boot to the doorbell and freeze there, with the engine of rig_cow. 0; -ENOTSUP with err set when
  * the engine was refused, and nothing is left; any other failure fails the test. */
 int litmus_boot(struct rig *r, const char *cmdline, unsigned vcpus, uint64_t memory_bytes,
                 struct template **tmpl, struct err *err);

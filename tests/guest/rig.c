@@ -103,7 +103,7 @@ int rig_try_boot(struct rig *r, const char *name, const char *cmdline, unsigned 
 
 bool rig_refused(int ret, const struct err *err)
 {
-        return ret == -ENOTSUP || (ret < 0 && strstr(err->text, "not there yet"));
+        return ret == -ENOTSUP && err->text[0];
 }
 
 void rig_boot(struct rig *r, const char *name, const char *cmdline, unsigned vcpus,

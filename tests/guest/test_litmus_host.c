@@ -26,7 +26,7 @@
 #define SECONDS     120
 #define TICKS       50 /* of LITMUS_TICK_MS: how long the guest goes on */
 #define FREEZES     4
-#define LIVES       4 /* of a machine with a device: each has one first freeze */
+#define LIVES       3 /* of a machine with a device: each has one first freeze */
 #define BLOCK       (1u << 20)
 #define PAGE        4096u
 #define PATIENCE_MS 20000
