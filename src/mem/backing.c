@@ -432,8 +432,6 @@ static int freeze_again(struct backing *b, struct backing_freeze *f, struct err 
 {
         int r = b->cow->list_own(b, b->nlayers, &f->copied);
 
-        if (r == 0)
-                extent_coarsen(&f->copied, BACKING_GAP, BACKING_COPY_MAX);
         for (size_t i = 0; i < f->copied.count && r == 0; i++)
                 r = copy_range(b, f->layer_fd, f->copied.items[i].offset,
                                f->copied.items[i].length);
@@ -476,6 +474,9 @@ static int lay_out(const struct backing *b, struct backing_freeze *f, unsigned *
                 r = backing_flatten(b->layers, b->nlayers, f->layer_fd, extents,
                                     &f->flattened_bytes);
                 n = 2;
+        } else if (r == 0 && f->copied.count) {
+                r = backing_close_gaps(b->layers, b->nlayers, f->layer_fd, &b->extents, &f->copied,
+                                       extents, &f->filled_bytes);
         }
         if (r < 0)
                 return err_host(err, -r, "laying out the memory of a template: %s", strerror(-r));

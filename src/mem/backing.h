@@ -86,6 +86,7 @@ struct backing_freeze {
         int layer_fd;              /* not first: the new layer, not sealed yet */
         uint64_t copied_bytes;     /* while the vCPUs were stopped */
         uint64_t flattened_bytes;  /* and of lower layers, while they ran */
+        uint64_t filled_bytes;     /* gaps between them, likewise */
 };
 
 /* 0 or -errno. After success backing_freeze_end() must follow at some time. */
@@ -100,7 +101,14 @@ int backing_freeze_publish(struct backing *b, struct backing_freeze *f, int *lay
                            unsigned *nlayers, struct extent_list *extents, struct err *err);
 void backing_freeze_end(struct backing_freeze *f);
 
-/* For backing_freeze_publish(). @extents, over @layers and the new layer @layer_fd, which is number
+/* For backing_freeze_publish(). @copied, the pages that are in the new layer @layer_fd, number
+ * @top, become few ranges: gaps are filled with what @extents, of @copied over @below, show there,
+ * and
+ * @extents becomes the same with these. 0 or -errno. */
+int backing_close_gaps(const int *layers, uint32_t top, int layer_fd,
+                       const struct extent_list *below, struct extent_list *copied,
+                       struct extent_list *extents, uint64_t *copied_bytes);
+/* Likewise. @extents, over @layers and the new layer @layer_fd, which is number
  * @top, become extents over the lowest layer and the new one. 0 or -errno. */
 int backing_flatten(const int *layers, uint32_t top, int layer_fd, struct extent_list *extents,
                     uint64_t *copied_bytes);

@@ -1,6 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Many layers into two. A clone of a clone of a clone stands on one layer more each time, and each
+ * What is done to a new layer after the pause and before its seal: gaps are closed, and many layers
+ * become two.
+ *
+ * Gaps: only a clone's own pages are copied while it is stopped. Scattered ones would make many
+ * ranges, each of which costs a mapping in every clone to come, so that small gaps between them are
+ * filled from the layers below afterwards.
+ *
+ * Layers: a clone of a clone of a clone stands on one layer more each time, and each
  * costs a descriptor, mappings, and memory that nothing shows any more. So when a freeze would pass
  * BACKING_LAYERS_DEEP, everything above the root's layer that the new template shows is copied into
  * the template's own layer, which is not sealed yet:
@@ -20,32 +27,44 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "mem/backing.h"
 
 #define BUFFER (256u << 10)
 
-static int copy(int from, int to, uint64_t offset, uint64_t length, uint8_t *buffer)
+static int write_all(int fd, const uint8_t *p, uint64_t offset, uint64_t length)
 {
         while (length > 0) {
-                size_t want = length < BUFFER ? length : BUFFER;
-                ssize_t n = pread(from, buffer, want, (off_t)offset);
+                ssize_t n = pwrite(fd, p, length, (off_t)offset);
 
                 if (n < 0 && errno == EINTR)
                         continue;
                 if (n <= 0)
                         return n < 0 ? -errno : -EIO;
-                for (ssize_t done = 0, w; done<n; done += w> 0 ? w : 0) {
-                        w = pwrite(to, buffer + done, (size_t)(n - done), (off_t)offset + done);
-                        if (w < 0 && errno != EINTR)
-                                return -errno;
-                }
+                p += n;
                 offset += (uint64_t)n;
                 length -= (uint64_t)n;
         }
         return 0;
+}
+
+static int copy(int from, int to, uint64_t offset, uint64_t length, uint8_t *buffer)
+{
+        int r = 0;
+
+        while (length > 0 && r == 0) {
+                ssize_t n = pread(from, buffer, length < BUFFER ? length : BUFFER, (off_t)offset);
+
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n <= 0)
+                        return n < 0 ? -errno : -EIO;
+                r = write_all(to, buffer, offset, (uint64_t)n);
+                offset += (uint64_t)n;
+                length -= (uint64_t)n;
+        }
+        return r;
 }
 
 /* Of all that @shown says, the parts within @merged, but for what is in the new layer already. */
@@ -76,6 +95,26 @@ static int copy_all(const int *layers, uint32_t top, int layer_fd, const struct 
         }
         free(buffer);
         return r;
+}
+
+int backing_close_gaps(const int *layers, uint32_t top, int layer_fd,
+                       const struct extent_list *below, struct extent_list *copied,
+                       struct extent_list *extents, uint64_t *copied_bytes)
+{
+        struct extent_list out = {0};
+        int r;
+
+        extent_coarsen(copied, BACKING_GAP, BACKING_COPY_MAX);
+        r = copy_all(layers, top, layer_fd, extents, copied, copied_bytes);
+        if (r == 0)
+                r = extent_overlay(below, copied, &out);
+        if (r < 0) {
+                extent_list_fini(&out);
+                return r;
+        }
+        extent_list_fini(extents);
+        *extents = out;
+        return 0;
 }
 
 int backing_flatten(const int *layers, uint32_t top, int layer_fd, struct extent_list *extents,
