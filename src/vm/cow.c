@@ -49,6 +49,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "vm/machine.h"
 #include "x86/cpuid.h"
@@ -57,10 +58,11 @@
 #include "x86/pagetables.h"
 #include "x86/system_pages.h"
 
-#define PAGE     4096ull
-#define WATCH_NS 20000000ull /* a vCPU that gets nowhere loses that much time for each page */
-#define EFER_LMA (1ull << 10)
-#define CR0_PG   (1ull << 31)
+#define PAGE       4096ull
+#define WATCH_NS   20000000ull /* a vCPU that gets nowhere loses that much time for each page */
+#define SCAN_BYTES (128u << 10)
+#define EFER_LMA   (1ull << 10)
+#define CR0_PG     (1ull << 31)
 
 static bool any_caught(const struct vm *vm)
 {
@@ -414,26 +416,57 @@ static int set_break(const struct page_set *set, struct err *err)
         return r;
 }
 
-/* What looks like a page table in the template's memory. */
-static void find_likely_tables(struct page_set *set)
+/* What looks like a page table in [offset, offset + len), which is at @pages. */
+static void find_likely_in(struct page_set *set, const struct x86_table_filter *filter,
+                           const uint8_t *pages, uint64_t offset, uint64_t len)
+{
+        for (uint64_t at = 0; at < len; at += PAGE) {
+                uint64_t page = (offset + at) / PAGE;
+
+                if (x86_table_likely(filter, pages + at))
+                        set->bits[page / 64] |= 1ull << page % 64;
+        }
+}
+
+/* And in the template's memory, read from its layers: a private mapping, which is new, would cost a
+ * fault for every few pages. A root in its first freeze has the old one still. */
+static int find_likely_tables(struct page_set *set, struct err *err)
 {
         const struct backing *b = &set->vm->backing;
         const struct guest_mem *mem = &set->vm->mem;
         const struct guest_region *last = &mem->regions[mem->nregions - 1];
         uint64_t limit = last->gpa + last->size;
         struct x86_table_filter filter;
+        uint8_t *buf = aligned_alloc(PAGE, SCAN_BYTES);
 
+        if (!buf)
+                return err_host(err, ENOMEM, "--cow rom: no memory to look for page tables");
         if (limit < LAYOUT_HIGH_RAM)
                 limit = LAYOUT_HIGH_RAM;
         filter = x86_table_filter(x86_cpuid_maxphyaddr(set->vm->cpuid), limit, true, false);
         for (size_t i = 0; i < b->extents.count; i++) {
                 const struct extent *e = &b->extents.items[i];
+                uint64_t end = e->offset + e->length;
+                ssize_t n;
 
-                for (uint64_t at = e->offset; at < e->offset + e->length; at += PAGE) {
-                        if (x86_table_likely(&filter, b->hva + at))
-                                set->bits[at / PAGE / 64] |= 1ull << at / PAGE % 64;
+                if (b->parked) {
+                        find_likely_in(set, &filter, b->parked + e->offset, e->offset, e->length);
+                        continue;
+                }
+                for (uint64_t at = e->offset; at < end; at += (uint64_t)n) {
+                        n = pread(b->layers[e->layer], buf,
+                                  end - at < SCAN_BYTES ? end - at : SCAN_BYTES, (off_t)at);
+                        if (n <= 0 || n % (ssize_t)PAGE) {
+                                free(buf);
+                                return err_host(err, n < 0 ? errno : EIO,
+                                                "--cow rom: reading a memory layer: %s",
+                                                n < 0 ? strerror(errno) : "it is too short");
+                        }
+                        find_likely_in(set, &filter, buf, at, (uint64_t)n);
                 }
         }
+        free(buf);
+        return 0;
 }
 
 /* 0, 1 when everything has to be taken, -errno. */
@@ -500,12 +533,10 @@ int cow_prepare(struct vm *vm, struct err *err)
         r = set_init(&set, vm, err);
         for (unsigned i = 0; i < vm->shape.vcpus && r == 0; i++)
                 r = find_of_vcpu(&set, &vm->vcpus[i], err);
-        if (r == 0)
-                find_likely_tables(&set);
-        if (r == 0)
-                r = set_break(&set, err);
-        else if (r > 0)
+        if (r > 0)
                 r = break_all(vm, err);
+        else if (r == 0)
+                r = find_likely_tables(&set, err) ?: set_break(&set, err);
         free(set.bits);
         return r;
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "kvm/kvm.h"
+#include "mem/cow_rom.h"
 
 enum ramet_cow rig_cow = RAMET_COW_PRIVATE;
 uint64_t rig_own_pages_max;
@@ -27,6 +28,7 @@ int rig_init(void)
                 return 0;
         }
         kvm_host_close(&host);
+        rom_limit(0, 4096); /* every page is broken for itself, so that most is seen of it */
         return vm_kick_init(SIGUSR1) == 0 ? 1 : -1;
 }
 

@@ -162,7 +162,7 @@ static void slots_run_out(void **state)
         rom_limit(40, PAGE);
         t = in_a_storm(&parent, "mib=3 ms=600", 2);
         rig_spawn(&clone, t, 1, 1);
-        rom_limit(0, 0);
+        rom_limit(0, PAGE);
         template_unref(t);
         rig_free(&parent);
         vm_run(clone.vm);
@@ -171,9 +171,41 @@ static void slots_run_out(void **state)
         assert_true(stats.slots <= 40);
 }
 
+/* The chunk in most pieces may have no page left to break: then it is joined for its slots. */
+static void broken_pieces_are_joined(void **state)
+{
+        uint8_t *then = malloc(MEMORY), *now = malloc(MEMORY);
+        struct vm_cow_stats stats;
+        struct rig parent, clone;
+        struct template *t;
+        struct backing *b;
+
+        rom_limit(600, PAGE);
+        t = in_a_storm(&parent, "mib=1 ms=400", 2);
+        rig_spawn(&clone, t, 1, 1);
+        rom_limit(0, PAGE);
+        template_unref(t);
+        rig_free(&parent);
+        b = &clone.vm->backing;
+        vm_pause(clone.vm);
+        assert_int_equal(guest_mem_read(vm_memory(clone.vm), 0, then, MEMORY), 0);
+        for (uint64_t at = 16 * MIB; at < 20 * MIB; at += PAGE)
+                assert_int_equal(b->cow->break_range(b, at, PAGE, &err), 0);
+        vm_cow_stats(clone.vm, &stats);
+        assert_true(stats.compacted > 0);
+        assert_true(stats.slots <= 600);
+        assert_false(b->cow->caught(b, 16 * MIB, 4 * MIB));
+        assert_int_equal(guest_mem_read(vm_memory(clone.vm), 0, now, MEMORY), 0);
+        assert_memory_equal(now, then, MEMORY);
+        vm_run(clone.vm);
+        expect_no_errors(&clone);
+        free(then);
+        free(now);
+}
+
 static void larger_granules(void **state)
 {
-        static const uint64_t granules[] = {16 << 10, 64 << 10, 2 * MIB};
+        static const uint64_t granules[] = {0, 64 << 10, 2 * MIB};
 
         for (unsigned i = 0; i < sizeof granules / sizeof granules[0]; i++) {
                 struct vm_cow_stats stats;
@@ -183,12 +215,12 @@ static void larger_granules(void **state)
                 rom_limit(0, granules[i]);
                 t = in_a_storm(&parent, "mib=1 ms=300", 2);
                 rig_spawn(&clone, t, 1, 1);
-                rom_limit(0, 0);
+                rom_limit(0, PAGE);
                 template_unref(t);
                 rig_free(&parent);
                 vm_run(clone.vm);
                 stats = expect_no_errors(&clone);
-                assert_int_equal(stats.pages % (granules[i] / PAGE), 0);
+                assert_int_equal(stats.pages % ((granules[i] ? granules[i] : 16 << 10) / PAGE), 0);
         }
 }
 
@@ -265,7 +297,7 @@ static void too_few_slots_are_refused(void **state)
 
         rom_limit(31, 0);
         ret = rig_try_boot(&r, "writer.elf", "", 1, MEMORY, false, &err);
-        rom_limit(0, 0);
+        rom_limit(0, PAGE);
         assert_int_equal(ret, -ENOTSUP);
         assert_non_null(strstr(err.text, "31 memory slots"));
         assert_non_null(strstr(err.text, "--cow private"));
@@ -281,6 +313,7 @@ int main(void)
                 cmocka_unit_test(clones_of_clones),
                 cmocka_unit_test(freezes_while_pages_break),
                 cmocka_unit_test(slots_run_out),
+                cmocka_unit_test(broken_pieces_are_joined),
                 cmocka_unit_test(larger_granules),
                 cmocka_unit_test(resets),
                 cmocka_unit_test(a_halted_processor_costs_little),
