@@ -66,7 +66,7 @@ RAMET_API int ramet_process_prewarm(struct ramet_process *like, unsigned count);
 /* How many of them are ready or on their way. */
 RAMET_API unsigned ramet_spawner_shells(const struct ramet_spawner *spawner);
 
-/* The next three: 0, -ESRCH (it has ended), -EAGAIN (before its LAUNCHED event, or it has not read
+/* The next four: 0, -ESRCH (it has ended), -EAGAIN (before its LAUNCHED event, or it has not read
  * for long), or another -errno of the socket.
  *
  * Ask a machine to fork now, into @count clones: FORK_POINT and FROZEN events follow, or
@@ -75,6 +75,10 @@ RAMET_API int ramet_process_fork(struct ramet_process *process, unsigned count);
 /* Stop and let go a machine's vCPUs: a PAUSED or RESUMED event says when it is so. Idempotent. */
 RAMET_API int ramet_process_pause(struct ramet_process *process);
 RAMET_API int ramet_process_resume(struct ramet_process *process);
+/* Take a machine back to its template, in place: a clone to what it was cloned from, the first
+ * machine to its first fork. A RESET event says when it is so, or RESET_FAILED why it is not; one
+ * that is paused stays paused. Input that it has not read is dropped. */
+RAMET_API int ramet_process_reset(struct ramet_process *process);
 /* SIGKILL. EXIT (if it has not come) and GONE follow. Killing one that is gone does nothing. */
 RAMET_API int ramet_process_kill(struct ramet_process *process);
 /* 0 until the LAUNCHED event. */
@@ -98,9 +102,11 @@ enum ramet_event_type {
         RAMET_EVENT_FORK_FAILED,  /* text; the machine runs on */
         RAMET_EVENT_PAUSED,
         RAMET_EVENT_RESUMED,
-        RAMET_EVENT_NOTE, /* text: something worth telling, such as a KVM feature missing */
-        RAMET_EVENT_EXIT, /* exit; the process is about to end, or has. Comes once */
-        RAMET_EVENT_GONE, /* the process has been reaped: the last event; gone */
+        RAMET_EVENT_RESET,        /* reset; the machine is what it was, and runs unless paused */
+        RAMET_EVENT_RESET_FAILED, /* text; the machine runs on, or an EXIT event follows */
+        RAMET_EVENT_NOTE,         /* text: something worth telling, such as a KVM feature missing */
+        RAMET_EVENT_EXIT,         /* exit; the process is about to end, or has. Comes once */
+        RAMET_EVENT_GONE,         /* the process has been reaped: the last event; gone */
 };
 
 enum ramet_fork_cause {
@@ -144,6 +150,9 @@ struct ramet_event {
                         uint64_t generation;   /* counts this machine's freezes, from 1 */
                         unsigned vcpus;
                 } frozen;
+                struct {
+                        uint64_t reset_ns; /* from stopping the vCPUs until they were let go */
+                } reset;
                 struct {
                         enum ramet_exit reason;
                         int status;             /* DEBUG: (value << 1) | 1; KILLED: the signal */

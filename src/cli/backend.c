@@ -13,6 +13,7 @@ const struct backend backend_library = {
         .fork = ramet_process_fork,
         .pause = ramet_process_pause,
         .resume = ramet_process_resume,
+        .reset = ramet_process_reset,
         .kill = ramet_process_kill,
         .set_data = ramet_process_set_data,
         .data = ramet_process_data,

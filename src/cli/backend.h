@@ -21,6 +21,7 @@ struct backend {
         int (*fork)(struct ramet_process *process, unsigned count);
         int (*pause)(struct ramet_process *process);
         int (*resume)(struct ramet_process *process);
+        int (*reset)(struct ramet_process *process);
         int (*kill)(struct ramet_process *process);
         void (*set_data)(struct ramet_process *process, void *data);
         void *(*data)(const struct ramet_process *process);

@@ -27,6 +27,7 @@ int cmd_demo(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_pause(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
+int cmd_reset(int argc, char **argv);
 int cmd_kill(int argc, char **argv);
 int cmd_fork(int argc, char **argv);
 

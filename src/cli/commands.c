@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ramet list, pause, resume, kill, fork: requests to launchers that run. A machine's launcher is
- * found by the first part of its name: web.2.1 belongs to web.
+ * ramet list, pause, resume, reset, kill, fork: requests to launchers that run. A machine's
+ * launcher is found by the first part of its name: web.2.1 belongs to web.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -203,6 +203,11 @@ int cmd_pause(int argc, char **argv)
 int cmd_resume(int argc, char **argv)
 {
         return simple_command(COMMAND_RESUME, "resume NAME", argc, argv);
+}
+
+int cmd_reset(int argc, char **argv)
+{
+        return simple_command(COMMAND_RESET, "reset NAME", argc, argv);
 }
 
 int cmd_kill(int argc, char **argv)

@@ -26,7 +26,7 @@ void control_destroy(struct control *c);           /* removes the socket; NULL i
 const char *control_path(const struct control *c); /* of the socket */
 
 /* What the requests wait for. All are fine with NULL for @c. */
-void control_machine_event(struct control *c, struct machine *m, enum ramet_event_type type);
+void control_machine_event(struct control *c, struct machine *m, const struct ramet_event *event);
 void control_fork_over(struct control *c, struct control_request *request,
                        const struct fork_job *job, const char *text);
 

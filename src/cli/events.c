@@ -170,6 +170,10 @@ void events_machine(struct events *events, const struct machine *m, const struct
                 put_number(line, "first_exit_ns", event->running.first_exit_ns);
                 put_text(line, "how", event->running.how ? event->running.how : "exit");
                 break;
+        case RAMET_EVENT_RESET:
+                line = begin("reset", m, event->t_ns);
+                put_number(line, "reset_ns", event->reset.reset_ns);
+                break;
         default: /* the others are told by events_exit() and events_error(), or to people only */
                 return;
         }

@@ -136,6 +136,9 @@ static void follow(struct launcher *l, struct machine *m, const struct ramet_eve
         case RAMET_EVENT_RESUMED:
                 m->state = MACHINE_RUNNING;
                 break;
+        case RAMET_EVENT_RESET:
+        case RAMET_EVENT_RESET_FAILED: /* whoever asked is told */
+                break;
         case RAMET_EVENT_NOTE:
                 message(MESSAGE_INFO, "'%s': %s", m->path, event->text);
                 break;
@@ -158,7 +161,7 @@ static void take(struct launcher *l, struct machine *m, const struct ramet_event
                 m->pid = event->launched.pid;
         events_machine(l->events, m, event);
         follow(l, m, event);
-        control_machine_event(l->control, m, event->type);
+        control_machine_event(l->control, m, event);
         if (hooks && hooks->event)
                 hooks->event(l->setup->hook_data, m, event);
 }

@@ -19,6 +19,7 @@ static const struct command {
         {"list", cmd_list, "list the machines that run"},
         {"pause", cmd_pause, "stop a machine's processors"},
         {"resume", cmd_resume, "let them go on"},
+        {"reset", cmd_reset, "take a machine back to the fork that it comes from"},
         {"kill", cmd_kill, "end a machine"},
         {"fork", cmd_fork, "fork a machine that runs"},
 };

@@ -33,6 +33,8 @@ static const char *command_name(enum command_bit command)
                 return "pause";
         case COMMAND_RESUME:
                 return "resume";
+        case COMMAND_RESET:
+                return "reset";
         case COMMAND_KILL:
                 return "kill";
         case COMMAND_FORK:

@@ -24,6 +24,7 @@ enum command_bit {
         COMMAND_RESUME = 1 << 4,
         COMMAND_KILL = 1 << 5,
         COMMAND_FORK = 1 << 6,
+        COMMAND_RESET = 1 << 7,
 };
 
 /* Where the values go. Strings point into argv or into the configuration. */

@@ -6,9 +6,9 @@
  *      {"v":1,"ok":true,"clones":[{"name":"web.2.1",...},...]}
  *      {"v":1,"ok":false,"error":"no machine is named 'web.9'","status":2}
  *
- * pause, resume, kill and fork are answered when they have happened, which an event of the machine
- * tells; until then the request stands in the control's list. A request outlives its connection if
- * a fork still points to it.
+ * pause, resume, reset, kill and fork are answered when they have happened, which an event of the
+ * machine tells; until then the request stands in the control's list. A request outlives its
+ * connection if a fork still points to it.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -24,6 +24,7 @@
 enum request_wait {
         WAIT_PAUSED,
         WAIT_RESUMED,
+        WAIT_RESET,
         WAIT_GONE,
         WAIT_FORK, /* control_fork_over() */
 };
@@ -185,6 +186,17 @@ static void op_pause(struct connection *c, struct machine *m, bool pause)
                 add_request(c, m, pause ? WAIT_PAUSED : WAIT_RESUMED);
 }
 
+static void op_reset(struct connection *c, struct machine *m)
+{
+        struct launcher *l = c->control->l;
+        int ret = l->be->reset(m->process);
+
+        if (ret)
+                refuse(c, CLI_HOST, launcher_why(l, ret));
+        else
+                add_request(c, m, WAIT_RESET);
+}
+
 static void op_kill(struct connection *c, struct machine *m)
 {
         if (add_request(c, m, WAIT_GONE))
@@ -224,6 +236,8 @@ static void machine_op(struct connection *c, const char *op, const json_t *reque
                 refuse(c, CLI_INPUT, text);
         } else if (!strcmp(op, "pause") || !strcmp(op, "resume")) {
                 op_pause(c, m, op[0] == 'p');
+        } else if (!strcmp(op, "reset")) {
+                op_reset(c, m);
         } else if (!strcmp(op, "kill")) {
                 op_kill(c, m);
         } else {
@@ -233,7 +247,7 @@ static void machine_op(struct connection *c, const char *op, const json_t *reque
 
 static void dispatch(struct connection *c, const json_t *request)
 {
-        static const char *const machine_ops[] = {"pause", "resume", "kill", "fork"};
+        static const char *const machine_ops[] = {"pause", "resume", "reset", "kill", "fork"};
         const json_t *v = json_object_get(request, "v");
         const char *op = json_string_value(json_object_get(request, "op"));
 
@@ -254,7 +268,7 @@ static void dispatch(struct connection *c, const json_t *request)
                         return;
                 }
         }
-        refuse(c, CLI_INPUT, "op: expected list, pause, resume, kill or fork");
+        refuse(c, CLI_INPUT, "op: expected list, pause, resume, reset, kill or fork");
 }
 
 void request_take(struct connection *c, const char *line, size_t len)
@@ -271,23 +285,42 @@ void request_take(struct connection *c, const char *line, size_t len)
 
 /* --- what is waited for --- */
 
-void control_machine_event(struct control *c, struct machine *m, enum ramet_event_type type)
+/* What the event says of a request that waits for something of that machine: NULL, nothing; "", it
+ * has come; or why it never will. */
+static const char *verdict(const struct control_request *r, const struct ramet_event *event)
+{
+        switch (event->type) {
+        case RAMET_EVENT_PAUSED:
+                return r->wait == WAIT_PAUSED ? "" : NULL;
+        case RAMET_EVENT_RESUMED:
+                return r->wait == WAIT_RESUMED ? "" : NULL;
+        case RAMET_EVENT_RESET:
+                return r->wait == WAIT_RESET ? "" : NULL;
+        case RAMET_EVENT_RESET_FAILED:
+                return r->wait == WAIT_RESET ? event->text : NULL;
+        case RAMET_EVENT_GONE:
+                if (r->wait == WAIT_FORK)
+                        return NULL;
+                return r->wait == WAIT_GONE ? "" : "the machine has ended";
+        default:
+                return NULL;
+        }
+}
+
+void control_machine_event(struct control *c, struct machine *m, const struct ramet_event *event)
 {
         struct control_request *next;
 
         for (struct control_request *r = c ? c->requests : NULL; r; r = next) {
-                bool came = (type == RAMET_EVENT_PAUSED && r->wait == WAIT_PAUSED) ||
-                            (type == RAMET_EVENT_RESUMED && r->wait == WAIT_RESUMED) ||
-                            (type == RAMET_EVENT_GONE && r->wait == WAIT_GONE);
-                bool never = type == RAMET_EVENT_GONE && !came && r->wait != WAIT_FORK;
+                const char *why = r->machine == m ? verdict(r, event) : NULL;
                 json_t *reply;
 
                 next = r->next;
-                if (r->machine != m || (!came && !never))
+                if (!why)
                         continue;
-                reply = answer(came);
-                if (never) {
-                        json_object_set_new(reply, "error", json_string("the machine has ended"));
+                reply = answer(!*why);
+                if (*why) {
+                        json_object_set_new(reply, "error", json_string(why));
                         json_object_set_new(reply, "status", json_integer(CLI_HOST));
                 }
                 complete(c, r, reply);

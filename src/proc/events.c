@@ -209,6 +209,19 @@ static const char *plain(struct ramet_process *p, enum ramet_event_type type, ui
         return NULL;
 }
 
+static const char *was_reset(struct ramet_process *p, const struct message_event *m, uint64_t t_ns)
+{
+        struct ramet_event *e;
+
+        if (!p->resets)
+                return "a reset that nobody wanted";
+        p->resets--;
+        e = spawner_queue(p, RAMET_EVENT_RESET, t_ns);
+        if (e)
+                e->reset.reset_ns = m->reset.reset_ns;
+        return NULL;
+}
+
 static const char *warm(struct ramet_process *p)
 {
         if (!p->was_shell || p->warm || p->started)
@@ -256,6 +269,10 @@ static const char *take(struct ramet_process *p, const struct message_event *m, 
                 return plain(p, RAMET_EVENT_PAUSED, t_ns, &p->pauses, m);
         case MESSAGE_RESUMED:
                 return plain(p, RAMET_EVENT_RESUMED, t_ns, &p->resumes, m);
+        case MESSAGE_RESET_DONE:
+                return was_reset(p, m, t_ns);
+        case MESSAGE_RESET_FAILED:
+                return plain(p, RAMET_EVENT_RESET_FAILED, t_ns, &p->resets, m);
         case MESSAGE_NOTE:
                 p->notes++;
                 return plain(p, RAMET_EVENT_NOTE, t_ns, &notes, m);

@@ -117,8 +117,8 @@ struct ramet_process {
         unsigned armed;     /* clones of the fork at the doorbell or console; 0: none, or it came */
         unsigned requested; /* clones of the fork asked for by ramet_process_fork(); 0: none */
         unsigned forking;   /* clones of the fork point that has come; 0: none */
-        enum ramet_fork_cause cause; /* of that one */
-        unsigned pauses, resumes;    /* asked for, not answered */
+        enum ramet_fork_cause cause;      /* of that one */
+        unsigned pauses, resumes, resets; /* asked for, not answered */
         unsigned notes;
         const char *broken; /* how it broke the protocol, if it did */
 };

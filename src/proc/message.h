@@ -8,7 +8,7 @@
  *      spawner  -> launcher    LAUNCHED or REFUSED, later REAPED
  *      launcher -> machine     first BOOT { kernel, initramfs?, console in?, console out? }
  *                              or CLONE { state, layers, console in?, console out? },
- *                              then FORK, PAUSE, RESUME
+ *                              then FORK, PAUSE, RESUME, RESET
  *      machine  -> launcher    STARTED or READY, and so on; EXIT is the last. FROZEN { state,
  * layers }
  *
@@ -47,6 +47,7 @@ enum message_type {
         MESSAGE_PAUSE,
         MESSAGE_RESUME,
         MESSAGE_SHELL,
+        MESSAGE_RESET,
 
         MESSAGE_STARTED = 0x40,
         MESSAGE_READY,
@@ -58,6 +59,8 @@ enum message_type {
         MESSAGE_RESUMED,
         MESSAGE_NOTE,
         MESSAGE_EXIT,
+        MESSAGE_RESET_DONE,
+        MESSAGE_RESET_FAILED,
         MESSAGE_WARM, /* a shell is ready for its CLONE */
 };
 
@@ -133,7 +136,7 @@ struct message_shell {
         uint32_t reserved;
 };
 
-/* FORK (count), PAUSE, RESUME */
+/* FORK (count), PAUSE, RESUME, RESET */
 struct message_command {
         struct message_head head;
         uint32_t count;
@@ -154,6 +157,9 @@ struct message_event {
                 struct {
                         uint32_t how;
                 } running;
+                struct {
+                        uint64_t reset_ns;
+                } reset;
                 struct {
                         uint32_t cause;
                         uint32_t count;
@@ -179,7 +185,7 @@ struct message_event {
         };
         uint32_t text_is_input;
         uint32_t reserved;
-        char text[MESSAGE_TEXT_MAX]; /* FORK_FAILED, NOTE, EXIT */
+        char text[MESSAGE_TEXT_MAX]; /* FORK_FAILED, RESET_FAILED, NOTE, EXIT */
 };
 
 struct message_fds {

@@ -509,6 +509,14 @@ int ramet_process_resume(struct ramet_process *p)
         return ret;
 }
 
+int ramet_process_reset(struct ramet_process *p)
+{
+        int ret = command(p, MESSAGE_RESET, 0);
+
+        p->resets += !ret;
+        return ret;
+}
+
 int ramet_process_kill(struct ramet_process *p)
 {
         if (p->killed || p->state == PROCESS_GONE)

@@ -210,6 +210,20 @@ static void set_paused(struct process *p, bool paused)
         send_plain(p, paused ? MESSAGE_PAUSED : MESSAGE_RESUMED);
 }
 
+static void reset_requested(struct process *p)
+{
+        struct message_event m = {.reset.reset_ns = now_ns()};
+        int ret = p->exited ? err_host(&p->err, ESRCH, "the machine has ended")
+                            : vm_reset(p->vm, &p->err);
+
+        if (ret) {
+                send_text(p, MESSAGE_RESET_FAILED, "%s", p->err.text);
+                return;
+        }
+        m.reset.reset_ns = now_ns() - m.reset.reset_ns;
+        send_event(p, &m, MESSAGE_RESET_DONE, NULL, 0);
+}
+
 static void channel_readable(void *data, int fd, unsigned events)
 {
         struct process *p = data;
@@ -236,6 +250,9 @@ static void channel_readable(void *data, int fd, unsigned events)
                 break;
         case MESSAGE_RESUME:
                 set_paused(p, false);
+                break;
+        case MESSAGE_RESET:
+                reset_requested(p);
                 break;
         }
 }

@@ -22,6 +22,7 @@ OWN = {
     'freeze': {'pause_ns': int, 'generation': int, 'vcpus': int},
     'clone-start': {'pid': int, 'spawn_ns': int},
     'clone-running': {'first_exit_ns': int, 'how': str},
+    'reset': {'reset_ns': int},
     'exit': {'reason': str, 'status': int, 'assists': int},
     'error': {'text': str},
 }

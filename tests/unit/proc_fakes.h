@@ -74,6 +74,8 @@ static _Noreturn void obey(int channel)
 
                 if (c.head.type == MESSAGE_FORK)
                         freeze(channel, c.count, RAMET_FORK_REQUEST);
+                else if (c.head.type == MESSAGE_RESET)
+                        tell(channel, say(MESSAGE_RESET_DONE));
                 else
                         tell(channel,
                              say(c.head.type == MESSAGE_PAUSE ? MESSAGE_PAUSED : MESSAGE_RESUMED));
@@ -121,6 +123,12 @@ static int misbehave(int channel, const char *how)
         } else if (!strcmp(how, "paused")) {
                 tell(channel, say(MESSAGE_STARTED));
                 tell(channel, say(MESSAGE_PAUSED));
+        } else if (!strcmp(how, "reset")) {
+                tell(channel, say(MESSAGE_STARTED));
+                tell(channel, say(MESSAGE_RESET_DONE));
+        } else if (!strcmp(how, "unreset")) {
+                tell(channel, say(MESSAGE_STARTED));
+                tell(channel, say(MESSAGE_RESET_FAILED));
         } else if (!strcmp(how, "fork")) {
                 tell(channel, say(MESSAGE_STARTED));
                 freeze(channel, 4, RAMET_FORK_DOORBELL);

@@ -220,6 +220,7 @@ static const struct backend fake_backend = {
         .clone = fake_clone,
         .fork = fake_fork,
         .pause = fake_nothing,
+        .reset = fake_nothing,
         .resume = fake_nothing,
         .kill = fake_kill,
         .set_data = fake_set_data,

@@ -203,6 +203,8 @@ static void killing_one_leaves_the_others(void **state)
         expect(p[0], RAMET_EVENT_PAUSED);
         assert_int_equal(ramet_process_resume(p[2]), 0);
         expect(p[2], RAMET_EVENT_RESUMED);
+        assert_int_equal(ramet_process_reset(p[2]), 0);
+        expect(p[2], RAMET_EVENT_RESET);
         assert_int_equal(ramet_process_kill(p[0]), 0);
         assert_int_equal(ramet_process_kill(p[0]), 0);
         expect_killed(p[0], SIGKILL);
@@ -213,9 +215,9 @@ static void killing_one_leaves_the_others(void **state)
 
 static void misbehaviour_is_death(void **state)
 {
-        static const char *const how[] = {"bad junk",   "bad ready", "bad twice",
-                                          "bad paused", "bad fork",  "bad failed",
-                                          "bad frozen", "bad notes", "bad mute"};
+        static const char *const how[] = {"bad junk", "bad ready",  "bad twice",  "bad paused",
+                                          "bad fork", "bad failed", "bad frozen", "bad notes",
+                                          "bad mute", "bad reset",  "bad unreset"};
         unsigned before = open_fds();
 
         for (size_t i = 0; i < sizeof how / sizeof *how; i++) {
@@ -229,6 +231,8 @@ static void misbehaviour_is_death(void **state)
                         assert_true(notes <= NOTES_MAX);
                         assert_int_not_equal(e.type, RAMET_EVENT_FORK_POINT);
                         assert_int_not_equal(e.type, RAMET_EVENT_PAUSED);
+                        assert_int_not_equal(e.type, RAMET_EVENT_RESET);
+                        assert_int_not_equal(e.type, RAMET_EVENT_RESET_FAILED);
                 } while (e.type != RAMET_EVENT_EXIT);
                 assert_int_equal(e.exit.reason, RAMET_EXIT_KILLED);
                 assert_int_equal(e.exit.status, SIGKILL);
