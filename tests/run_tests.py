@@ -186,7 +186,7 @@ class Run:
                                                 '-Ddebug=false'], [])
             log = LOGS / f'{part.name}.log'
             records = part.dir / 'meson-logs' / 'teeth.json'
-            self.screen.begin('teeth', tooth.name)
+            self.screen.begin('teeth', f'{tooth.name}, {tooth.program}')
             records.unlink(missing_ok=True)
             with log.open('w') as out:
                 def run(*command):

@@ -140,7 +140,7 @@ void sync_leave(struct sync_participant *p);
 
 /* Begin a read section; waits while the domain is stopped. Sections do not nest. Own thread. */
 void sync_enter(struct sync_participant *p);
-/* The same, but false instead of waiting. */
+/* The same, but false instead of waiting; nothing is owed for that. */
 bool sync_try_enter(struct sync_participant *p);
 /* End it. Own thread. @p is not looked at any more once others can see that it is outside: an
  * initiator whose stop has returned may leave it and free it. The domain must still be there. */
