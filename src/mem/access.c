@@ -110,9 +110,8 @@ static uint8_t *page_at(struct guest_access *a, uint64_t gpa)
         return hva;
 }
 
-/* This thread wrote a piece of RAM: its page tables may have changed, and somebody may be asking
- * what was written. */
-static void written(struct guest_access *a, uint64_t gpa, uint64_t len)
+/* Its page tables may have changed, and somebody may be asking what was written. */
+void guest_access_wrote(struct guest_access *a, uint64_t gpa, uint64_t len)
 {
         tlb_writing(a->tlb, gpa, len);
         guest_mem_mark_dirty(a->mem, gpa, len);
@@ -250,7 +249,7 @@ static int put(struct guest_access *a, uint64_t gpa, size_t len, struct source *
                         break;
                 }
                 r = s->put(s, p, n);
-                written(a, gpa, n);
+                guest_access_wrote(a, gpa, n);
         }
         guest_access_end(a);
         return r;
@@ -282,16 +281,12 @@ int guest_access_load(struct guest_access *a, uint64_t gpa, int fd, uint64_t fil
 uint8_t *guest_access_span(struct guest_access *a, uint64_t gpa, uint64_t len, bool write,
                            uint64_t *piece)
 {
-        uint8_t *p = NULL;
-
         assert(a->depth > 0);
+        if (len == 0)
+                return NULL;
         if (len > TLB_PAGE - gpa % TLB_PAGE)
-                p = look_up(a, gpa, len, write, piece);
-        else if (len > 0)
-                p = locate(a, gpa, len, write, piece);
-        if (p && write)
-                written(a, gpa, *piece);
-        return p;
+                return look_up(a, gpa, len, write, piece);
+        return locate(a, gpa, len, write, piece);
 }
 
 /* --- linear --- */
@@ -382,7 +377,7 @@ int guest_access_write_gva(struct guest_access *a, const struct guest_view *view
                 if (r != 0)
                         break;
                 copy_to_guest(p, from, n);
-                written(a, gpa, n);
+                guest_access_wrote(a, gpa, n);
         }
         guest_access_end(a);
         if (r != 0 && failed)

@@ -25,7 +25,7 @@
  * KVM_RUN to the next, for the owner of a machine from a stop to the next resume. That is in the
  * tag (tlb_space.run): a number that the caller's view carries and that changes with each run, so
  * that nothing needs to be broadcast. What this thread itself writes into page tables through
- * these calls is seen at once (but not what it writes through a pointer).
+ * these calls is seen at once.
  *
  * Threads: a struct guest_access and its cache belong to one thread. Several of one thread, for
  * several machines, may share one cache; their sections must not overlap then.
@@ -88,10 +88,13 @@ int guest_access_load(struct guest_access *a, uint64_t gpa, int fd, uint64_t fil
                       size_t len);
 
 /* Where [gpa, gpa + len) is, and how many bytes of it (1 to len) lie there in one piece. NULL when
- * it is not RAM of one region, or len is 0. Inside a section; good until it ends. @write: the
- * caller is going to write all of the piece. */
+ * it is not RAM of one region, or len is 0. Inside a section; good until it ends. @write: it is
+ * going to be written; the caller says what was, afterwards, by guest_access_wrote(). */
 uint8_t *guest_access_span(struct guest_access *a, uint64_t gpa, uint64_t len, bool write,
                            uint64_t *piece);
+/* [gpa, gpa + len), RAM of one region, has been written through a pointer, by this thread or by the
+ * host kernel for it. Before the section ends, or that of the I/O in flight. */
+void guest_access_wrote(struct guest_access *a, uint64_t gpa, uint64_t len);
 
 /* --- by linear address. 0; -ENXIO when it means an address that is not RAM; what the view's walk
  * says. Then *@failed (may be NULL) is the first linear address that could not be accessed, and

@@ -160,8 +160,7 @@ static void files_are_loaded(void **state)
         close(fd);
 }
 
-/* A span says where it is, whole when it lies in one piece, and is marked when it is to be written.
- */
+/* A span says where it is, whole when it lies in one piece; what was written there is marked. */
 static void spans_are_in_one_piece(void **state)
 {
         uint64_t n;
@@ -183,8 +182,9 @@ static void spans_are_in_one_piece(void **state)
                 assert_int_equal(f.dirty[0], 0);
         }
         assert_non_null(guest_access_span(&u.a, fake_gpa(2) + 8, 8 * PAGE, true, &n));
+        guest_access_wrote(&u.a, fake_gpa(2) + 8, n);
         assert_int_equal(f.dirty[0], 7 << 2);
-        assert_non_null(guest_access_span(&u.a, fake_gpa(7) + 8, 8, true, &n));
+        guest_access_wrote(&u.a, fake_gpa(7) + 8, 8);
         assert_int_equal(f.dirty[0], 7 << 2 | 1 << 7);
         guest_access_end(&u.a);
 }
@@ -396,22 +396,29 @@ static void page_tables_are_read_anew_after_a_run(void **state)
         expect_fresh(gva8(&other, 7 * PAGE), 2, "of another vCPU");
 }
 
-/* This thread's own writes into page tables count at once, by any way but a pointer. */
+/* This thread's own writes into page tables count at once. */
 static void own_writes_of_page_tables_are_seen(void **state)
 {
         struct guest_view view = fake_view(0, 100);
-        uint64_t entry;
+        uint64_t entry, n, *p;
 
         *fake_word(&f, 100, 9) = fake_gpa(100) | 3; /* the table, mapped by itself */
         for (unsigned i = 0; i < 8; i++) {
                 *fake_word(&f, 1 + i, 0) = i;
                 entry = fake_gpa(1 + i) | 1;
                 u.a.bypass = i == 5; /* and while the cache is not used */
-                if (i % 2)
+                if (i % 3 == 0) {
+                        guest_access_begin(&u.a);
+                        p = (uint64_t *)guest_access_span(&u.a, fake_gpa(100) + 56, 8, true, &n);
+                        *p = entry;
+                        guest_access_wrote(&u.a, fake_gpa(100) + 56, 8);
+                        guest_access_end(&u.a);
+                } else if (i % 3 == 1) {
                         guest_access_write(&u.a, fake_gpa(100) + 56, &entry, 8);
-                else
+                } else {
                         guest_access_write_gva(&u.a, &view, FAKE_WRITE, 9 * PAGE + 56, &entry, 8,
                                                NULL);
+                }
                 u.a.bypass = false;
                 expect_fresh(gva8(&view, 7 * PAGE), i, "of the entry before");
         }
