@@ -79,7 +79,9 @@ struct device_ops {
         void (*write)(void *dev, unsigned window, uint64_t offset, const uint8_t *data,
                       unsigned len);
 
-        /* Fill / take record_length bytes. restore checks what it is given: -EINVAL with err. */
+        /* Fill / take record_length bytes. restore checks what it is given: -EINVAL with err. It
+         * may come to a device that has been used (a reset): nothing of before may stay, and the
+         * device says how its interrupt line is, even if it seems to be so already. */
         void (*save)(void *dev, void *record);
         int (*restore)(void *dev, const void *record, uint32_t version, struct err *err);
 

@@ -117,9 +117,8 @@ struct vm {
         uint64_t paused_ns;                       /* [o] CLOCK_MONOTONIC, when it began */
         bool paused;                              /* [o] sync_stop() is in force */
         uint64_t generation;                      /* [o] freezes so far */
-        struct template *tmpl;  /* [o] what vm_reset() goes back to, a reference; NULL: nothing */
-        uint32_t index, count;  /* [o] a clone's number in its fork */
-        _Atomic uint32_t lines; /* [a] interrupt lines that devices hold up */
+        struct template *tmpl; /* [o] what vm_reset() goes back to, a reference; NULL: nothing */
+        uint32_t index, count; /* [o] a clone's number in its fork */
 
         /* the fork that is awaited; a vCPU is also held under this lock */
         bool doorbell_armed;   /* [m] */

@@ -14,7 +14,7 @@
  *  - Output half matched: its text is watched for from the beginning.
  *  - Ticks, requests and modes in KVM: kvm_vm_forget() and kvm_vcpu_forget(). The timers of the
  *    local APICs and the clock go with their state.
- *  - Interrupt lines: lowered before the controllers are set.
+ *  - Interrupt lines: each device sets its own when it is restored.
  *  - Memory, and translations of it: the engine's reset; both kinds are invalidated, and KVM's
  *    shadow page tables, where it has any, dropped.
  *
@@ -47,22 +47,12 @@ static void forget_events(struct vm *vm)
         pthread_mutex_unlock(&vm->event_lock);
 }
 
-static void lower_lines(struct vm *vm)
-{
-        uint32_t lines = atomic_exchange(&vm->lines, 0);
-
-        for (unsigned gsi = 0; gsi < 32; gsi++)
-                if (lines >> gsi & 1)
-                        kvm_vm_irq_line(&vm->kvm, gsi, false);
-}
-
 static int forget_kvm(struct vm *vm, struct err *err)
 {
         int r = kvm_vm_forget(&vm->kvm, err);
 
         for (unsigned i = 0; i < vm->shape.vcpus && r == 0; i++)
                 r = kvm_vcpu_forget(&vm->vcpus[i].kvm, vm->options.kick_signal, err);
-        lower_lines(vm);
         return r;
 }
 

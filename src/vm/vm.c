@@ -145,10 +145,6 @@ static void env_irq(void *machine, unsigned gsi, bool level)
 {
         struct vm *vm = machine;
 
-        if (level)
-                atomic_fetch_or(&vm->lines, 1u << gsi % 32);
-        else
-                atomic_fetch_and(&vm->lines, ~(1u << gsi % 32));
         kvm_vm_irq_line(&vm->kvm, gsi, level);
 }
 

@@ -298,11 +298,39 @@ static void a_ring_that_nobody_heard_is_awaited_again(void **state)
                 nanosleep(&ms, NULL);
         }
         reset(&s.clone);
+        for (unsigned i = 0; i < 10; i++) {
+                struct rig *r = &s.clone;
+
+                rig_step(&r, 1);
+        }
         assert_int_equal(s.clone.forks, 0);
         rig_type(&s.clone, "d\n");
         rig_until(&s.clone, rig_forked, 60);
         reset(&s.clone);
         vm_pause(s.clone.vm);
+        close_scene(&s);
+}
+
+/* The owner resets a machine before it hears that it had ended. */
+static void an_end_that_nobody_heard_is_no_end(void **state)
+{
+        struct scene s;
+        struct rig *r = &s.clone;
+
+        open_scene(&s);
+        rig_type(&s.clone, "e\n");
+        vm_run(s.clone.vm);
+        while (!atomic_load(&s.clone.vm->vcpus[0].held)) {
+                rig_step(&r, 1);
+                usleep(20000);
+                assert_false(s.clone.exited && !atomic_load(&s.clone.vm->vcpus[0].held));
+        }
+        reset(&s.clone);
+        for (unsigned i = 0; i < 10; i++)
+                rig_step(&r, 1);
+        assert_false(s.clone.exited);
+        vm_pause(s.clone.vm);
+        reset(&s.clone);
         close_scene(&s);
 }
 
@@ -692,6 +720,7 @@ int main(int argc, char **argv)
                 TEST(a_clone_that_has_not_run_can_be_reset),
                 TEST(who_is_held_by_a_fork_goes_on_without_it),
                 TEST(a_ring_that_nobody_heard_is_awaited_again),
+                TEST(an_end_that_nobody_heard_is_no_end),
                 TEST(what_was_typed_and_not_read_is_gone),
                 TEST(text_is_not_matched_across_lives),
                 TEST(requests_in_the_kernel_are_gone),
