@@ -59,6 +59,7 @@
 #include "x86/system_pages.h"
 
 #define PAGE       4096ull
+#define LAPIC_ISR  0x100u      /* SDM vol. 3, table 11-1: 8 registers, 16 bytes apart */
 #define WATCH_NS   20000000ull /* a vCPU that gets nowhere loses that much time for each page */
 #define SCAN_BYTES (128u << 10)
 #define EFER_LMA   (1ull << 10)
@@ -241,6 +242,27 @@ bool cow_exit_delivery(struct vcpu *vcpu, uint64_t gpa)
                 return false;
         found = gpa != UINT64_MAX && note(vcpu, gpa, 1);
         return note_system_pages(vcpu, &s) || found;
+}
+
+/* Without EPT or NPT KVM itself may write the frame of an event, and make a triple fault of a page
+ * that it cannot write. The vCPU is still at the instruction then, so that an exception comes
+ * again; an interrupt would not, so that with one in service this is left a triple fault. */
+bool cow_exit_shutdown(struct vcpu *vcpu)
+{
+        struct kvm_lapic_state lapic;
+        struct registers s;
+        uint32_t in_service = 0;
+
+        if (vcpu->vm->host.tdp || !any_caught(vcpu->vm) || get_registers(vcpu, &s) < 0 ||
+            !s.bits64 || kvm_ioctl(vcpu->kvm.fd, KVM_GET_LAPIC, &lapic) < 0)
+                return false;
+        for (unsigned reg = LAPIC_ISR; reg < LAPIC_ISR + 8 * 16; reg += 16) {
+                uint32_t bits;
+
+                memcpy(&bits, lapic.regs + reg, sizeof bits);
+                in_service |= bits;
+        }
+        return !in_service && note_system_pages(vcpu, &s);
 }
 
 /* KVM may refuse a value now that it will take once the page is broken, so in that case the guest

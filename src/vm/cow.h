@@ -26,6 +26,9 @@ bool cow_exit_emulation(struct vcpu *vcpu, const uint8_t *bytes, size_t n);
 /* KVM could not deliver an event, since that writes a page; @gpa: which, UINT64_MAX if KVM does not
  * say. True: noted, to be run again. */
 bool cow_exit_delivery(struct vcpu *vcpu, uint64_t gpa);
+/* A triple fault. True: KVM may have made it of an exception whose frame goes to pages that are
+ * caught; they are noted, and the instruction that it is of is to be run again. */
+bool cow_exit_shutdown(struct vcpu *vcpu);
 /* The guest writes an MSR that may name memory for KVM to write. */
 void cow_exit_wrmsr(struct vcpu *vcpu);
 /* KVM_RUN returned with @error, EINTR or EAGAIN. */

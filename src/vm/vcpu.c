@@ -217,6 +217,8 @@ static void dispatch(struct vcpu *vcpu)
                 vcpu->io_pending = true;
                 break;
         case KVM_EXIT_SHUTDOWN:
+                if (cow_exit_shutdown(vcpu))
+                        break;
                 crash(vcpu, "guest triple fault");
                 break;
         case KVM_EXIT_FAIL_ENTRY:
