@@ -42,6 +42,7 @@ enum feature {
 #define OP_ATOMIC   1 /* aligned, at most 8 bytes: others see the old value or the new one */
 #define OP_RING0    2 /* exists at CPL 0 only */
 #define OP_PREPARED 4 /* has its own contents: pages of page tables */
+#define OP_LAST     8 /* an engine may give up on it and break all pages; none is left to try then */
 #define OP_NATIVE   8 /* writes what the processor knows; a KVM that emulates it may not */
 
 /* A way to write. @at is the lowest byte that is written, of op->len. */

@@ -218,7 +218,7 @@ static void control_word(const struct op *op, uint8_t *image, const uint8_t *at)
         _("vmovntdq zmm", vmovntdq_zmm, source, 64, 64, 0, HAS_AVX512F, 0)                         \
         _("vmovdqu8 zmm, masked", vmovdqu8_masked, source_byte_lanes, 64, 1, 0, HAS_AVX512BW, 0)   \
         _("vpscatterdd zmm", vpscatterdd, source_scattered, 15 * SCATTER_STEP * 4 + 4, 1, 0,       \
-          HAS_AVX512F, 0)                                                                          \
+          HAS_AVX512F, OP_LAST)                                                                    \
         _("fxsave", fxsave, NULL, 512, 16, 0, ALWAYS, 0)                                           \
         _("xsave", xsave, NULL, 832, 64, 0, HAS_XSAVE, 0)                                          \
         _("xsaveopt", xsaveopt, NULL, 832, 64, 0, HAS_XSAVEOPT, 0)                                 \
