@@ -79,7 +79,7 @@ static void storm(unsigned vcpus)
         stats = expect_no_errors(&parent);
         assert_true(stats.stops > 0 && stats.pages > 0);
         stats = expect_no_errors(&clone);
-        assert_true(stats.stops > 0 && stats.pages >= vcpus * 256);
+        assert_true(stats.stops > 0 && stats.pages > 100);
         assert_int_equal(stats.everything, 0);
         assert_int_equal(stats.compacted, 0);
         if (vcpus == 1)
@@ -290,6 +290,50 @@ static void a_halted_processor_costs_little(void **state)
         assert_true(after > before * 6 / 10);
 }
 
+static bool caught(struct rig *r, uint64_t gpa)
+{
+        const struct backing *b = &r->vm->backing;
+
+        return b->cow->caught(b, gpa, PAGE); /* below 3 GiB an address is an offset */
+}
+
+/* Page tables are broken before the guest runs: what CR3 leads to, whatever else is in it, and what
+ * looks like one. Other pages are not. */
+static void page_tables_are_not_left_to_be_caught(void **state)
+{
+        const uint64_t likely = 30 * MIB, data = 31 * MIB, entry = 0x200007, bad = 1ull << 51 | 1;
+        struct rig parent, clone;
+        struct kvm_sregs sregs;
+        struct template *t;
+        uint64_t word;
+
+        rig_boot(&parent, "writer.elf", "mib=1 ms=400", 1, MEMORY, false);
+        rig_until(&parent, rig_printed, 30);
+        vm_pause(parent.vm);
+        assert_int_equal(kvm_ioctl(parent.vm->vcpus[0].kvm.fd, KVM_GET_SREGS, &sregs), 0);
+        sregs.cr3 &= ~(PAGE - 1);
+        guest_mem_write(vm_memory(parent.vm), likely + 16, &entry, 8);
+        guest_mem_write(vm_memory(parent.vm), data + 16, &bad, 8);
+        /* in the guest's own top table, for addresses that it does not use */
+        assert_int_equal(guest_mem_read(vm_memory(parent.vm), sregs.cr3 + 300 * 8, &word, 8), 0);
+        assert_int_equal(word, 0);
+        guest_mem_write(vm_memory(parent.vm), sregs.cr3 + 300 * 8, &bad, 8);
+        t = freeze(&parent);
+        rig_spawn(&clone, t, 1, 1);
+        template_unref(t);
+        for (unsigned i = 0; i < 2; i++) {
+                struct rig *r = i ? &clone : &parent;
+
+                assert_true(caught(r, data));
+                assert_false(caught(r, likely));
+                assert_false(caught(r, sregs.cr3));
+        }
+        vm_run(parent.vm);
+        vm_run(clone.vm);
+        expect_no_errors(&parent);
+        expect_no_errors(&clone);
+}
+
 static void too_few_slots_are_refused(void **state)
 {
         struct rig r;
@@ -317,6 +361,7 @@ int main(void)
                 cmocka_unit_test(larger_granules),
                 cmocka_unit_test(resets),
                 cmocka_unit_test(a_halted_processor_costs_little),
+                cmocka_unit_test(page_tables_are_not_left_to_be_caught),
                 cmocka_unit_test(too_few_slots_are_refused),
         };
         int r = rig_init();
