@@ -15,7 +15,8 @@
 #include "litmus_guest.h"
 
 #define MSR_CLOCK  0x4b564d01u
-#define CHECK_OVER 64 /* turns between two looks at the timer */
+#define CHECK_OVER 64   /* turns between two looks at the timer */
+#define PATIENCE   9000 /* turns of relax(), of which some thousands take a millisecond or more */
 
 struct clock_page { /* Documentation/virt/kvm/x86/msr.rst */
         uint32_t version, pad;
@@ -81,15 +82,23 @@ static volatile uint64_t *control(unsigned offset)
         return at(DEVICE_CONTROL + offset);
 }
 
-static void await_host(unsigned offset, uint64_t round)
+/* 0, or 1 when the host's word does not come: what it wrote is not what is seen here. */
+static int await_host(unsigned offset, uint64_t round)
 {
+        uint64_t saw;
         unsigned spins = 0;
 
-        while (__atomic_load_n((uint64_t *)control(offset), __ATOMIC_ACQUIRE) < round)
+        while ((saw = __atomic_load_n((uint64_t *)control(offset), __ATOMIC_ACQUIRE)) < round) {
                 relax(&spins);
+                if (spins > PATIENCE) {
+                        report(control(offset), saw, round);
+                        return 1;
+                }
+        }
+        return 0;
 }
 
-static void device_round(uint64_t n)
+static int device_round(uint64_t n)
 {
         volatile uint64_t *mine = at(DEVICE_PAGE(n) + DEVICE_WORD_GUEST);
         volatile uint64_t *host = at(DEVICE_PAGE(n) + DEVICE_WORD_HOST);
@@ -97,12 +106,14 @@ static void device_round(uint64_t n)
         must_be(mine, old_of(mine)); /* the translation is in use here, too */
         must_be(host, old_of(host));
         *control(DEVICE_GUEST_LOOKED) = n;
-        await_host(DEVICE_LOOKED, n);
+        if (await_host(DEVICE_LOOKED, n))
+                return 1;
         if (!DEVICE_HOST_FIRST(n)) {
                 *mine = n;
                 *control(DEVICE_GUEST_WROTE) = n;
         }
-        await_host(DEVICE_HOST_WROTE, n);
+        if (await_host(DEVICE_HOST_WROTE, n))
+                return 1;
         must_be(host, n);
         if (DEVICE_HOST_FIRST(n)) {
                 *mine = n;
@@ -115,6 +126,7 @@ static void device_round(uint64_t n)
                 if (p != mine && p != host)
                         must_be(p, old_of(p));
         }
+        return 0;
 }
 
 /* Processor 0 talks to the device; the others break pages of their own meanwhile. */
@@ -131,7 +143,8 @@ void device(unsigned cpu, unsigned pages)
                 volatile uint64_t *p = at(DEVICE_PAGE(n));
 
                 if (cpu == 0) {
-                        device_round(n);
+                        if (device_round(n))
+                                return;
                         continue;
                 }
                 *p = new_of(p);
