@@ -13,6 +13,7 @@
 
 #include "base/tooth.h"
 #include "sync/sync.h"
+#include "sync/trace.h"
 
 /* Sleep while *@word is @value, at most for @timeout (relative; NULL: for ever). */
 static inline void sync_futex_wait(_Atomic uint32_t *word, uint32_t value,

@@ -41,7 +41,8 @@ static void post_to(struct sync_participant *p, const struct sync_invalidation *
                         cover(p);
                 }
         }
-        atomic_store(&p->posted, p->kinds || p->nranges);
+        TRACED_DO(EV_POST, TRACE_ME(), TRACE_ID(p), inv->kinds != 0,
+                  atomic_store(&p->posted, p->kinds || p->nranges));
         pthread_mutex_unlock(&p->fifo_lock);
 }
 
@@ -53,7 +54,7 @@ void sync_post_locked(struct sync_domain *d, const struct sync_invalidation *inv
 
 bool sync_take(struct sync_participant *p, struct sync_taken *taken)
 {
-        if (!atomic_load(&p->posted))
+        if (!TRACED(EV_TAKE_POSTED, p, atomic_load(&p->posted)))
                 return false;
         pthread_mutex_lock(&p->fifo_lock);
         taken->kinds = p->kinds;
@@ -63,7 +64,8 @@ bool sync_take(struct sync_participant *p, struct sync_taken *taken)
         p->nranges = 0;
         if (!RAMET_TOOTH_NO_FIFO_PURGE)
                 p->covered = false;
-        atomic_store(&p->posted, 0);
+        TRACED_STORE(EV_TAKE, p, taken->nranges + (taken->kinds ? 100u : 0u),
+                     atomic_store(&p->posted, 0));
         pthread_mutex_unlock(&p->fifo_lock);
         return true;
 }

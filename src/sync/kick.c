@@ -30,12 +30,17 @@ static bool door_closed(const struct sync_participant *p)
 
 bool sync_pending(const struct sync_participant *p)
 {
-        return atomic_load(&p->requests) || door_closed(p);
+        const struct sync_domain *d = p->domain;
+
+        return TRACED_AS(EV_PENDING_REQUESTS, TRACE_ID(p), TRACE_ID(p), v_ != 0,
+                         atomic_load(&p->requests)) ||
+               TRACED(EV_PENDING_STOPPED, p, atomic_load(&d->stopped)) ||
+               TRACED(EV_PENDING_GEN, p, atomic_load(&d->generation)) != sync_entered(p);
 }
 
 bool sync_guest_begin(struct sync_participant *p)
 {
-        atomic_store(&p->mode, SYNC_IN_GUEST); /* (B) */
+        TRACED_STORE(EV_GUEST_BEGIN, p, 0, atomic_store(&p->mode, SYNC_IN_GUEST)); /* (B) */
         if (!sync_pending(p)) {
                 if (p->refused) {
                         p->refused = 0;
@@ -43,7 +48,7 @@ bool sync_guest_begin(struct sync_participant *p)
                 }
                 return true;
         }
-        atomic_store(&p->mode, SYNC_OUTSIDE_GUEST);
+        TRACED_STORE(EV_GUEST_BACK, p, 0, atomic_store(&p->mode, SYNC_OUTSIDE_GUEST));
         if (door_closed(p))
                 sync_refused(p, ++p->refused);
         return false;
@@ -51,14 +56,15 @@ bool sync_guest_begin(struct sync_participant *p)
 
 void sync_guest_end(struct sync_participant *p)
 {
-        atomic_store(&p->mode, SYNC_OUTSIDE_GUEST);
+        TRACED_STORE(EV_GUEST_END, p, 0, atomic_store(&p->mode, SYNC_OUTSIDE_GUEST));
 }
 
 void sync_kick_locked(struct sync_participant *p)
 {
         uint32_t in_guest = SYNC_IN_GUEST;
 
-        if (!atomic_compare_exchange_strong(&p->mode, &in_guest, SYNC_EXITING)) /* (B) */
+        if (!TRACED_ON(EV_KICK, p, v_,
+                       atomic_compare_exchange_strong(&p->mode, &in_guest, SYNC_EXITING))) /* (B) */
                 return;
         sync_count(&p->domain->counters.kicks);
         p->kick(p->kick_data);
@@ -71,7 +77,7 @@ bool sync_kick_all_locked(struct sync_domain *d, uint64_t upto)
         bool exiting = false;
 
         for (struct sync_participant *p = d->first; p; p = p->next) {
-                uint64_t entered = sync_entered(p);
+                uint64_t entered = TRACED_ON(EV_KICK_LOOK, p, v_, sync_entered(p));
 
                 if (!p->kick || entered == 0 || entered >= upto)
                         continue;
@@ -83,8 +89,8 @@ bool sync_kick_all_locked(struct sync_domain *d, uint64_t upto)
 
 void sync_request(struct sync_participant *p, unsigned request)
 {
-        atomic_fetch_or(&p->requests, 1ull << request);
-        if (atomic_load(&p->mode) != SYNC_IN_GUEST) /* (B) */
+        TRACED_ON(EV_REQUEST, p, v_ != 0, atomic_fetch_or(&p->requests, 1ull << request));
+        if (TRACED_ON(EV_REQUEST_MODE, p, v_, atomic_load(&p->mode)) != SYNC_IN_GUEST) /* (B) */
                 return;
         pthread_mutex_lock(&p->domain->list_lock);
         sync_kick_locked(p);
@@ -95,7 +101,11 @@ bool sync_test_clear(struct sync_participant *p, unsigned request)
 {
         uint64_t bit = 1ull << request;
 
-        if (!(atomic_load(&p->requests) & bit))
+        if (!(TRACED_AS(EV_TEST_REQUEST, TRACE_ID(p), TRACE_ID(p), v_ != 0,
+                        atomic_load(&p->requests)) &
+              bit))
                 return false;
-        return atomic_fetch_and(&p->requests, ~bit) & bit;
+        return TRACED_AS(EV_CLEAR_REQUEST, TRACE_ID(p), TRACE_ID(p), v_ != 0,
+                         atomic_fetch_and(&p->requests, ~bit)) &
+               bit;
 }

@@ -96,7 +96,7 @@ void sync_join(struct sync_domain *d, struct sync_participant *p, void (*kick)(v
         p->next = d->first;
         if (d->first)
                 d->first->prev = p;
-        d->first = p;
+        TRACED_STORE(EV_JOIN, p, 0, d->first = p);
         pthread_mutex_unlock(&d->list_lock);
 }
 
@@ -105,8 +105,10 @@ static void set_entered(struct sync_participant *p, uint64_t gen)
 {
         struct sync_domain *d = p->domain;
 
-        if (atomic_exchange(&p->entered, gen) & SYNC_AWAITED) {
-                atomic_fetch_add(&d->left, 1);
+        if (TRACED_AS(EV_SET_ENTERED, TRACE_ID(p), TRACE_ID(p), 2 * gen + (v_ >> 63),
+                      atomic_exchange(&p->entered, gen)) &
+            SYNC_AWAITED) {
+                TRACED_AS(EV_LEFT_BUMP, 0, 0, 0, atomic_fetch_add(&d->left, 1));
                 sync_futex_wake_all(&d->left);
         }
 }
@@ -115,7 +117,7 @@ void sync_leave(struct sync_participant *p)
 {
         struct sync_domain *d = p->domain;
 
-        if (!atomic_exchange(&p->joined, 0))
+        if (!TRACED(EV_LEAVE, p, atomic_exchange(&p->joined, 0)))
                 return;
         pthread_mutex_lock(&d->list_lock); /* a kick that has begun ends first */
         if (p->prev)
@@ -124,7 +126,7 @@ void sync_leave(struct sync_participant *p)
                 d->first = p->next;
         if (p->next)
                 p->next->prev = p->prev;
-        atomic_store(&p->mode, SYNC_OUTSIDE_GUEST);
+        TRACED_STORE(EV_UNLIST, p, 0, atomic_store(&p->mode, SYNC_OUTSIDE_GUEST));
         pthread_mutex_unlock(&d->list_lock);
         sync_admitted(p);
         set_entered(p, 0);
@@ -134,14 +136,14 @@ void sync_leave(struct sync_participant *p)
 bool sync_try_enter(struct sync_participant *p)
 {
         struct sync_domain *d = p->domain;
-        uint64_t gen = atomic_load(&d->generation), now;
+        uint64_t gen = TRACED(EV_ENTER_GEN, p, atomic_load(&d->generation)), now;
 
-        atomic_store(&p->entered, gen); /* (A) */
-        if (atomic_load(&d->stopped)) {
+        TRACED_STORE(EV_ENTER_STORE, p, gen, atomic_store(&p->entered, gen)); /* (A) */
+        if (TRACED(EV_ENTER_CHECK_STOPPED, p, atomic_load(&d->stopped))) {
                 set_entered(p, 0);
                 return false;
         }
-        now = atomic_load(&d->generation);
+        now = TRACED(EV_ENTER_CHECK_GEN, p, atomic_load(&d->generation));
         if (now != gen)
                 set_entered(p, now); /* it has used nothing yet */
         return true;
@@ -152,11 +154,11 @@ void sync_enter(struct sync_participant *p)
         struct sync_domain *d = p->domain;
         unsigned refused = 0;
 
-        while (atomic_load(&d->stopped) || !sync_try_enter(p)) {
+        while (TRACED(EV_ENTER_STOPPED, p, atomic_load(&d->stopped)) || !sync_try_enter(p)) {
                 uint32_t one = 1;
 
                 sync_refused(p, ++refused);
-                atomic_compare_exchange_strong(&d->stopped, &one, 2);
+                TRACED(EV_MARK_STOPPED, p, atomic_compare_exchange_strong(&d->stopped, &one, 2));
                 sync_futex_wait(&d->stopped, 2, NULL);
         }
         if (refused >= SYNC_PATIENCE)
@@ -173,9 +175,12 @@ void sync_lend(const struct sync_participant *from, struct sync_participant *io)
         struct sync_domain *d = from->domain;
         uint64_t gen = sync_entered(from);
 
-        atomic_store(&io->entered, gen); /* (D) */
-        if (atomic_load(&d->stopped) || atomic_load(&d->generation) != gen)
-                atomic_fetch_add(&d->lent, 1);
+        TRACED_DO(EV_LEND_STORE, TRACE_ID(from), TRACE_ID(io), gen,
+                  atomic_store(&io->entered, gen)); /* (D) */
+        if (TRACED(EV_LEND_STOPPED, from, atomic_load(&d->stopped)) ||
+            TRACED(EV_LEND_GEN, from, atomic_load(&d->generation)) != gen)
+                TRACED_AS(EV_LEND_COUNT, TRACE_ID(from), TRACE_ID(from), 0,
+                          atomic_fetch_add(&d->lent, 1));
 }
 
 /* --- initiators --- */
@@ -183,11 +188,13 @@ void sync_lend(const struct sync_participant *from, struct sync_participant *io)
 /* Is @p inside with a generation below @upto? If so, and @sleep, have it wake us. */
 static bool awaited(struct sync_participant *p, uint64_t upto, bool sleep)
 {
-        uint64_t e = atomic_load(&p->entered);
+        uint64_t e = TRACED_ON(EV_SCAN, p, 2 * v_ + (v_ >> 63), atomic_load(&p->entered));
 
         while ((e & ~SYNC_AWAITED) != 0 && (e & ~SYNC_AWAITED) < upto) {
                 if (!sleep || (e & SYNC_AWAITED) ||
-                    atomic_compare_exchange_weak(&p->entered, &e, e | SYNC_AWAITED)) /* (C) */
+                    TRACED_ON(v_ ? EV_AWAIT : EV_AWAIT_FAILED, p, 2 * e + (e >> 63),
+                              atomic_compare_exchange_weak(&p->entered, &e,
+                                                           e | SYNC_AWAITED))) /* (C) */
                         return true;
         }
         return false;
@@ -200,10 +207,11 @@ static bool somebody_inside(struct sync_domain *d, uint64_t upto, bool sleep)
 
         pthread_mutex_lock(&d->list_lock);
         do {
-                lent = atomic_load(&d->lent); /* (D) */
+                lent = TRACED_BY_ME(EV_SCAN_LENT, 0, atomic_load(&d->lent)); /* (D) */
                 for (struct sync_participant *p = d->first; p && !inside; p = p->next)
                         inside = awaited(p, upto, sleep);
-        } while (!inside && atomic_load(&d->lent) != lent);
+        } while (!inside &&
+                 TRACED_BY_ME(EV_SCAN_LENT_AGAIN, v_ != lent, atomic_load(&d->lent)) != lent);
         pthread_mutex_unlock(&d->list_lock);
         return inside;
 }
@@ -222,7 +230,7 @@ static void wait_until_left(struct sync_domain *d, uint64_t upto, bool kicked)
                 cpu_relax();
         }
         for (;;) {
-                uint32_t left = atomic_load(&d->left); /* (C) */
+                uint32_t left = TRACED_BY_ME(EV_READ_LEFT, 0, atomic_load(&d->left)); /* (C) */
 
                 if (!somebody_inside(d, upto, true))
                         return;
@@ -241,7 +249,7 @@ void sync_flush(struct sync_domain *d, const struct sync_invalidation *inv)
         pthread_mutex_lock(&d->list_lock);
         if (inv)
                 sync_post_locked(d, inv);
-        gen = atomic_fetch_add(&d->generation, 1) + 1; /* (A) */
+        gen = TRACED_BY_ME(EV_BUMP, v_ + 1, atomic_fetch_add(&d->generation, 1)) + 1; /* (A) */
         kicked = sync_kick_all_locked(d, gen);
         pthread_mutex_unlock(&d->list_lock);
         wait_until_left(d, gen, kicked);
@@ -249,15 +257,17 @@ void sync_flush(struct sync_domain *d, const struct sync_invalidation *inv)
 
 static void take_turn(struct sync_domain *d)
 {
-        uint32_t mine = atomic_fetch_add(&d->next_turn, 1), turn; /* (E) */
+        uint32_t mine = TRACED_BY_ME(EV_DRAW_TURN, v_, atomic_fetch_add(&d->next_turn, 1)),
+                 turn; /* (E) */
 
-        while ((turn = atomic_load(&d->turn)) != mine)
+        while ((turn = TRACED_BY_ME(EV_READ_TURN, v_, atomic_load(&d->turn))) != mine)
                 sync_futex_wait(&d->turn, turn, NULL);
 }
 
 static void end_turn(struct sync_domain *d)
 {
-        uint32_t next = atomic_fetch_add(&d->turn, 1) + 1; /* (E) */
+        uint32_t next =
+                TRACED_BY_ME(EV_END_TURN, v_ + 1, atomic_fetch_add(&d->turn, 1)) + 1; /* (E) */
 
         if (atomic_load(&d->next_turn) != next)
                 sync_futex_wake_all(&d->turn);
@@ -270,9 +280,10 @@ void sync_stop(struct sync_domain *d)
         sync_count(&d->counters.stops);
         take_turn(d);
         sync_grace(d);
-        atomic_store(&d->stopped, 1); /* (A) */
+        TRACED_DO(EV_STOP, TRACE_ME(), 0, 1, atomic_store(&d->stopped, 1)); /* (A) */
         pthread_mutex_lock(&d->list_lock);
-        atomic_fetch_add(&d->generation, 1); /* (D), and a stop is a flush, too */
+        TRACED_BY_ME(EV_BUMP, v_ + 1,
+                     atomic_fetch_add(&d->generation, 1)); /* (D), and a stop is a flush, too */
         kicked = sync_kick_all_locked(d, UINT64_MAX);
         pthread_mutex_unlock(&d->list_lock);
         wait_until_left(d, UINT64_MAX, kicked);
@@ -287,7 +298,7 @@ void sync_post(struct sync_domain *d, const struct sync_invalidation *inv)
 
 void sync_resume(struct sync_domain *d)
 {
-        if (atomic_exchange(&d->stopped, 0) == 2)
+        if (TRACED_BY_ME(EV_RESUME, v_, atomic_exchange(&d->stopped, 0)) == 2)
                 sync_futex_wake_all(&d->stopped);
         end_turn(d);
 }

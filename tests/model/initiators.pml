@@ -3,6 +3,11 @@
  * The other half of transitions.pml, which it belongs to: kicks, waits, flush and stop.
  */
 
+inline lock_list()
+{
+        d_step { !list_lock -> list_lock = 1 }
+}
+
 /* (B): compare and swap, so that of many only one kicks. */
 inline kick(who, k)
 {
@@ -44,12 +49,9 @@ inline kick_one(who, k)
         if
         :: IF(REQUEST_MODE, who, k, mode[k], mode[k] != IN_GUEST)
         :: IF(REQUEST_MODE, who, k, mode[k], mode[k] == IN_GUEST);
-           if
-           :: d_step { IF(REQUEST_JOINED, who, k, 1, joined[k] && !list_lock); list_lock = 1 };
-              kick(who, k);
-              list_lock = 0
-           :: IF(REQUEST_JOINED, who, k, 0, !joined[k] && !list_lock)
-           fi
+           lock_list();
+           kick(who, k);
+           list_lock = 0
         fi
 }
 
@@ -110,11 +112,11 @@ inline somebody_inside(who, before, sleep)
            }
         :: d_step {                             /* the compare-and-swap fails: look at what it saw */
                 IF(AWAIT_FAILED, who, n - 1, word_of(n - 1),
-                   look && (!uses_old(n - 1, before) || awaited[n - 1]));
-                look = 0;
+                   look && (!uses_old(n - 1, before) || awaited[n - 1] || replaying));
                 if
-                :: !uses_old(n - 1, before) -> n--
-                :: else -> found = 1
+                :: !uses_old(n - 1, before) -> look = 0; n--
+                :: uses_old(n - 1, before) && awaited[n - 1] -> look = 0; found = 1
+                :: else                 /* it changed, and is still old: once more */
                 fi
            }
         :: d_step { on_unlisted && can_walk && !found && saw_lent(who) -> n--; list_lock = 1 }
@@ -161,12 +163,13 @@ inline wait_until_left(who, before)
 {
 #ifndef NO_SPINNING
         do                              /* at most 100 times */
-        :: somebody_inside(who, before, 0);
+        :: about_to(SCAN_LENT, who) ->
+           somebody_inside(who, before, 0);
            if
            :: found -> found = 0
            :: else -> alone = 1; break
            fi
-        :: break
+        :: about_to(READ_LEFT, who) -> break
         od;
 #endif
         do
@@ -224,11 +227,6 @@ inline bump_generation(who)             /* (A), (B) */
                 generation = generation + 1;
                 mine = generation
         }
-}
-
-inline lock_list()
-{
-        d_step { !list_lock -> list_lock = 1 }
 }
 
 #ifdef FIFO

@@ -20,6 +20,9 @@
 #else
 #define GEN byte
 #define FOREVER 100             /* above every generation */
+#define replaying 0
+#define about_to(op, who)           true
+#define died(i)                     dead[i]
 #define DO(op, who, p, val)         true
 #define IF(op, who, p, val, cond)   (cond)
 #define SAFE(op, who, p, val, cond) assert(cond)
@@ -30,15 +33,6 @@
 #define NVCPU NPART
 #endif
 #define is_vcpu(k) ((k) < NVCPU)
-#ifndef FLUSHES
-#define FLUSHES 0
-#endif
-#ifndef STOPS
-#define STOPS 0
-#endif
-#ifndef REQUESTS
-#define REQUESTS 0
-#endif
 
 #ifndef INIT1
 #define INIT1 0
@@ -46,10 +40,10 @@
 #ifndef OWN
 #define OWN 0
 #endif
-#define FLUSH   1
-#define STOP    2
-#define REQUEST 4
-#define FORGET  8               /* a flush that forgets everything, not only a page */
+#define DO_FLUSH   1
+#define DO_STOP    2
+#define DO_REQUEST 4
+#define DO_FORGET  8            /* a flush that forgets everything, not only a page */
 
 byte unfinished = NINIT + (OWN != 0);
 #define finished   (unfinished == 0)
@@ -63,19 +57,24 @@ bit dead[NPART];
 byte exits;
 byte ahead = (OWN != 0);        /* initiators that first have to come out of the guest */
 #define unkicked   (unfinished == ahead)
+#ifdef REPLAY
+#define may_exit   true
+#define used_exit  skip
+#else
 #define may_exit   (unkicked || exits < EXITS)
 #define used_exit  if :: unkicked :: else -> exits++ fi
+#endif
 
 #include "transitions.pml"
 
 inline initiate(a, what, page)
 {
         if
-        :: what & (FLUSH | FORGET) ->
+        :: what & (DO_FLUSH | DO_FORGET) ->
            replace(a, page);
-           sync_flush(a, what & FORGET, page);
+           sync_flush(a, what & DO_FORGET, page);
            free_old(a, page)
-        :: what & STOP ->
+        :: what & DO_STOP ->
            sync_stop(a);
            replace(a, page);
            lock_list();
@@ -83,11 +82,42 @@ inline initiate(a, what, page)
            list_lock = 0;
            free_old(a, page);
            sync_resume(a)
-        :: what & REQUEST ->
+        :: what & DO_REQUEST ->
            sync_request(a, 0);
            !requests[0] || !joined[0]
         fi
 }
+
+#ifdef REPLAY
+/* What a trace may say that a thread initiates. */
+inline flush_of(a, coarse, page)
+{
+        DO(FLUSH, a, page, coarse);
+        replace(a, page);
+        sync_flush(a, coarse, page);
+        free_old(a, page)
+}
+
+inline anything(a)
+{
+        if
+        :: about_to_flush(a, 0, 0) -> flush_of(a, 0, 0)
+        :: about_to_flush(a, 1, 0) -> flush_of(a, 0, 1)
+        :: about_to_flush(a, 0, 1) -> flush_of(a, 1, 0)
+        :: about_to_flush(a, 1, 1) -> flush_of(a, 1, 1)
+        :: about_to(DRAW_TURN, a) ->
+           sync_stop(a);
+           replace(a, 0);
+           lock_list();
+           sync_post_locked(a, 1, 0);
+           list_lock = 0;
+           free_old(a, 0);
+           sync_resume(a)
+        :: about_to_ask(a, 0) -> sync_request(a, 0)
+        :: about_to_ask(a, 1) -> sync_request(a, 1)
+        fi
+}
+#endif
 
 proctype initiator(byte a; byte what; byte page)
 {
@@ -95,6 +125,11 @@ proctype initiator(byte a; byte what; byte page)
         GEN mine, newest;
         bit found, look, alone;
 
+#ifdef REPLAY
+        do
+        :: anything(a)
+        od;
+#endif
         initiate(a, what, page);
         unfinished--
 }
@@ -111,11 +146,15 @@ inline section(i)
 #endif
 #ifdef FIFO
         begin_use(i);
+#ifdef REPLAY
+        skip;
+#else
         if
         :: cache(i, 0) == 0 -> look_up(i, 0)
         :: cache(i, 1) == 0 -> look_up(i, 1)
         :: true
         fi;
+#endif
 #else
         look_up(i, 0);
 #endif
@@ -125,7 +164,7 @@ inline section(i)
            if
            :: !pending -> kvm_run(i); sync_guest_end(i)
            :: pending -> pending = 0;
-#ifndef IGNORE_PENDING
+#if !defined(IGNORE_PENDING) && !defined(REPLAY)
               break
 #endif
            fi
@@ -133,9 +172,16 @@ inline section(i)
 #ifdef LEND
         :: sync_lend(i, NPART - 1)
 #endif
-        :: break
+#ifdef REPLAY
+        :: look_up(i, 0)
+        :: look_up(i, 1)
+        :: use_cached(i, 0)
+        :: use_cached(i, 1)
+        :: sync_test_clear(i)
+#endif
+        :: about_to(SET_ENTERED, i) -> break
         od;
-#if (INIT0 | INIT1 | OWN) & REQUEST
+#if ((INIT0 | INIT1 | OWN) & DO_REQUEST) && !defined(REPLAY)
         sync_test_clear(i);
 #endif
         skip;
@@ -158,8 +204,10 @@ proctype participant(byte i)
                 sync_join(i);
                 do
                 :: finished -> break
-                :: !finished -> section(i)
-#if OWN
+                :: !finished && about_to(ENTER_STOPPED, i) -> section(i)
+#ifdef REPLAY
+                :: anything(NINIT + i)
+#elif OWN
                 :: atomic { i == 0 && ahead -> ahead = 0 };
                    initiate(NINIT + i, OWN, 0);
                    unfinished--
@@ -167,7 +215,7 @@ proctype participant(byte i)
                 od
 #ifdef DEATH
         } unless {
-                dead[i] && !told        /* no thread ends within set_entered() */
+                died(i) && !told        /* no thread ends within set_entered() */
         };
         told = 0;
 #endif
@@ -177,7 +225,7 @@ proctype participant(byte i)
 #endif
 }
 
-#ifdef DEATH
+#if defined(DEATH) && !defined(REPLAY)
 proctype death()
 {
         if
@@ -193,8 +241,15 @@ proctype in_flight(byte i)
         GEN gen;
         bit told;
 
+#ifdef REPLAY
+        sync_join(i);
+#endif
         do
-        :: busy[i] -> sync_exit(i); busy[i] = 0
+#ifdef REPLAY
+        :: use_cached(i, 0)
+        :: use_cached(i, 1)
+#endif
+        :: busy[i] && about_to(SET_ENTERED, i) -> sync_exit(i); busy[i] = 0
         :: finished && !busy[i] -> break
         od
 }
@@ -215,6 +270,10 @@ end:    do
 
 init {
         atomic {
+#ifdef REPLAY
+                c_code { ev_load(); };
+                NEXT;
+#endif
                 current[0] = 1;
 #if NPAGES > 1
                 current[1] = 1;
@@ -224,15 +283,17 @@ init {
                 run participant(1);
 #endif
 #ifdef LEND
+#ifndef REPLAY
                 joined[NPART - 1] = 1;
                 listed[NPART - 1] = 1;
+#endif
                 run in_flight(NPART - 1);
 #endif
                 run initiator(0, INIT0, 0);
 #if NINIT > 1
                 run initiator(1, INIT1, NPAGES - 1);
 #endif
-#ifdef DEATH
+#if defined(DEATH) && !defined(REPLAY)
                 run death();
 #endif
                 run store_buffers()

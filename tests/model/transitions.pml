@@ -90,8 +90,8 @@ bit exclusive;                          /* from the end of stop to the beginning
 #define nobody_inside           (!inside[0] && !inside[1])
 #else
 #define somebody_has(page, v)   (has_old(0, page, v) || has_old(1, page, v) || \
-                                 has_old(2, page, v) || has_old(3, page, v))
-#define nobody_inside           (!inside[0] && !inside[1] && !inside[2] && !inside[3])
+                                 has_old(2, page, v))
+#define nobody_inside           (!inside[0] && !inside[1] && !inside[2])
 #endif
 
 hidden byte z;                          /* for loops within a d_step */
@@ -169,7 +169,7 @@ inline store(i, word, value)
 
 inline bump_left(i)
 {
-        d_step { DO(LEFT_BUMP, i, i, 0); count_up(left_seen) }
+        d_step { DO(LEFT_BUMP, 0, 0, 0); count_up(left_seen) }
 }
 
 inline wake_left()
@@ -362,10 +362,15 @@ inline look_up(i, page)
         }
 }
 
+inline use_cached(i, page)
+{
+        d_step { SAFE(USE_CACHED, i, page, cache(i, page), inside[i] && good(i, page)) }
+}
+
 #ifdef LEND
 inline count_lent(from, io)
 {
-        d_step { DO(LEND_COUNT, from, io, 0); drain(from); count_up(lent_seen) }
+        d_step { DO(LEND_COUNT, from, from, 0); drain(from); count_up(lent_seen) }
 }
 
 /* An I/O is started by a participant, and inside from then on. */
@@ -384,16 +389,16 @@ inline sync_lend(from, io)
         };
         if                              /* (D) */
 #ifndef NO_LEND_STOPPED
-        :: IF(LEND_STOPPED, from, io, stopped, stopped != 0);
+        :: IF(LEND_STOPPED, from, from, stopped, stopped != 0);
            count_lent(from, io)
-        :: IF(LEND_STOPPED, from, io, stopped, stopped == 0);
+        :: IF(LEND_STOPPED, from, from, stopped, stopped == 0);
 #else
         :: true;
 #endif
            if
-           :: IF(LEND_GEN, from, io, generation, generation == gen)
+           :: IF(LEND_GEN, from, from, generation, generation == gen)
 #ifndef NO_LEND_GEN
-           :: IF(LEND_GEN, from, io, generation, generation != gen);
+           :: IF(LEND_GEN, from, from, generation, generation != gen);
               count_lent(from, io)
 #else
            :: else
@@ -449,7 +454,7 @@ inline kvm_run(i)
         :: d_step { IF(RUN, i, i, 0, !immediate_exit[i]); in_run[i] = 1 };
            if
            :: IF(RUN_END, i, i, 1, !in_run[i])
-           :: d_step { IF(RUN_END, i, i, 0, may_exit); in_run[i] = 0; used_exit }
+           :: d_step { IF(RUN_END, i, i, 0, may_exit && in_run[i]); in_run[i] = 0; used_exit }
            fi
         fi
 }
