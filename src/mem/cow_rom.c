@@ -215,7 +215,7 @@ static int protect(struct backing *b, struct err *err)
         for (unsigned i = 0; i < mem->nregions && r == 0; i++)
                 r = slots_unmap(b->cow_env.slots, mem->regions[i].gpa, mem->regions[i].size, err);
         for (uint64_t at = 0, n; at < b->size && r == 0; at += n) {
-                const struct guest_region *region;
+                const struct guest_region *region = NULL;
 
                 n = part(b, at, b->size - at, &region);
                 r = slots_map(b->cow_env.slots, gpa_of(region, at), n, b->hva + at,
@@ -293,7 +293,7 @@ static int compact(struct backing *b, uint64_t offset, struct err *err)
 {
         const struct slots *s = b->cow_env.slots;
         struct rom *rom = rom_of(b);
-        const struct guest_region *region;
+        const struct guest_region *region = NULL;
         uint64_t start = offset - offset % rom->chunk;
         size_t most = 2;
         uint64_t n;
@@ -340,7 +340,7 @@ static int break_range(struct backing *b, uint64_t offset, uint64_t len, struct 
         if (end > b->size)
                 end = b->size;
         for (uint64_t n; offset < end; offset += n) {
-                const struct guest_region *region;
+                const struct guest_region *region = NULL;
                 int r = 0;
 
                 n = part(b, offset, end - offset, &region);
