@@ -18,7 +18,7 @@
  * base the host kernel breaks them, as with `private`: KVM's read-only slot shows the result at
  * once, and a later break copies it. So no write is ever outstanding, and a machine may be frozen
  * between a write and the break that it asks for. What such a write leaves on base is dropped by
- * the break, so that a page of the machine's own exists once.
+ * the break, unless it is all zeros, so that a page of the machine's own exists once.
  *
  * Slots. KVM's cost of making one grows with its size, 4 us a MiB here, so that cutting one slot
  * over all of memory would cost milliseconds a break. Memory is therefore laid out in chunks, each
@@ -51,7 +51,6 @@
 #include "mem/backing.h"
 #include "mem/guest_mem.h"
 #include "mem/slots.h"
-#include "sync/sync.h"
 #include "sync/sync.h"
 
 #define PAGE      4096ull
@@ -249,23 +248,33 @@ static bool is_zero(const uint8_t *page)
         return *(const uint64_t *)page == 0 && memcmp(page, page + 8, PAGE - 8) == 0;
 }
 
+static void drop_base(const struct backing *b, uint64_t from, uint64_t to)
+{
+        if (from < to)
+                madvise(b->hva + from, to - from, MADV_DONTNEED);
+}
+
 /* Copy what has not moved yet. Own is zero where nothing was copied, and is left unallocated where
- * it shall be. */
+ * it shall be; base is then left, too, since zeros that were written there are the machine's own,
+ * and nothing else would say so. */
 static uint64_t move_pages(const struct backing *b, uint64_t offset, uint64_t len)
 {
         struct rom *rom = rom_of(b);
-        uint64_t n = 0;
+        uint64_t n = 0, copied = offset; /* from there to here: all of it */
 
         for (uint64_t at = offset; at < offset + len; at += PAGE) {
-                if (has_moved(rom, at / PAGE))
-                        continue;
-                if (!is_zero(b->hva + at))
-                        memcpy(rom->own + at, b->hva + at, PAGE);
+                bool copy = !has_moved(rom, at / PAGE) && !is_zero(b->hva + at);
+
+                n += !has_moved(rom, at / PAGE);
                 rom->moved[at / PAGE / 64] |= 1ull << at / PAGE % 64;
-                n++;
+                if (copy) {
+                        memcpy(rom->own + at, b->hva + at, PAGE);
+                        continue;
+                }
+                drop_base(b, copied, at);
+                copied = at + PAGE;
         }
-        if (n)
-                madvise(b->hva + offset, len, MADV_DONTNEED);
+        drop_base(b, copied, offset + len);
         return n;
 }
 
