@@ -17,7 +17,7 @@
 static const struct pv_msr {
         uint32_t index;
         uint32_t len;     /* bytes that KVM writes */
-        uint64_t enable;  /* bits that must be set, or the value names nothing; 0: always */
+        uint64_t enable;  /* must be set, or the value names nothing; 0: an address of 0 is none */
         uint64_t address; /* bits of the value that are the address */
 } pv_msrs[] = {
         {0x11, 16, 0, ~0ull},            /* wall clock, as it was first */
@@ -44,7 +44,7 @@ bool kvm_pv_msr(uint32_t index, uint64_t value, uint64_t *gpa, uint64_t *len)
                         continue;
                 *gpa = value & m->address;
                 *len = m->len;
-                return (value & m->enable) == m->enable && *gpa != 0;
+                return m->enable ? value & m->enable : *gpa != 0;
         }
         return false;
 }

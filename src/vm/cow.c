@@ -17,7 +17,8 @@
  * KVM has committed the instruction when it exits with a write's data, so the write is done at
  * once, to where the page is now (cow_rom.c says why that is enough), and nothing is outstanding
  * when somebody else's stop comes first, for a freeze perhaps. A break that is noted is then only a
- * page that will cost another exit.
+ * page that will cost another exit. Only an MSR that names a caught page has to wait for the break,
+ * and so state is not saved before that is done (cow_finish_msrs).
  *
  * What is written without such an exit has to be found beforehand, or guessed:
  *
@@ -114,6 +115,12 @@ static int get_registers(const struct vcpu *vcpu, struct registers *s)
 
 /* --- noting --- */
 
+/* The address may be any, as the guest wrote it, and its end beyond the last one. */
+static uint64_t pages_of(uint64_t gpa, uint64_t len)
+{
+        return (gpa % PAGE + len + PAGE - 1) / PAGE;
+}
+
 /* True when a write there would be caught. More pages than there is room for are another exit's
  * business. */
 static bool note(struct vcpu *vcpu, uint64_t gpa, uint64_t len)
@@ -122,7 +129,8 @@ static bool note(struct vcpu *vcpu, uint64_t gpa, uint64_t len)
         struct vcpu_cow *c = &vcpu->cow;
         bool found = false;
 
-        for (uint64_t at = gpa - gpa % PAGE, offset; at < gpa + len; at += PAGE) {
+        for (uint64_t at = gpa - gpa % PAGE, n = pages_of(gpa, len), offset; n > 0;
+             n--, at += PAGE) {
                 unsigned i = 0;
 
                 if (guest_mem_offset(&vcpu->vm->mem, at, PAGE, &offset) < 0 ||
@@ -330,39 +338,46 @@ static int break_all(struct vm *vm, struct err *err)
         return vm->backing.cow->break_range(&vm->backing, 0, vm->backing.size, err);
 }
 
-static int break_noted(struct vcpu *vcpu, struct err *err)
+/* The machine is stopped. A failure ends it. */
+static void break_noted(struct vcpu *vcpu)
 {
         struct vm *vm = vcpu->vm;
         struct vcpu_cow *c = &vcpu->cow;
+        struct err err = {0};
         int r = 0;
 
         for (unsigned i = 0; i < c->npages && !c->everything && r == 0; i++)
-                r = vm->backing.cow->break_range(&vm->backing, c->pages[i], PAGE, err);
+                r = vm->backing.cow->break_range(&vm->backing, c->pages[i], PAGE, &err);
         if (c->everything && any_caught(vm))
-                r = break_all(vm, err);
+                r = break_all(vm, &err);
         if (c->msr && r == 0)
                 kvm_msr_set_one(&vcpu->kvm, c->msr, c->msr_value);
-        return r;
+        c->npages = 0;
+        c->everything = false;
+        c->msr = 0;
+        if (r < 0)
+                vm_exit_with(vm, RAMET_EXIT_HOST, 0, "--cow rom: %s", err.text);
 }
 
 /* Whoever stopped the machine before us may have reset it, which forgets what was noted. */
 void cow_break_noted(struct vcpu *vcpu)
 {
         struct vm *vm = vcpu->vm;
-        struct err err = {0};
-        int r;
 
         if (!noted(&vcpu->cow))
                 return;
         sync_stop(&vm->sync);
-        r = break_noted(vcpu, &err);
-        vcpu->cow.npages = 0;
-        vcpu->cow.everything = false;
-        vcpu->cow.msr = 0;
+        break_noted(vcpu);
         sync_resume(&vm->sync);
         atomic_fetch_add(&vm->cow_stops, 1);
-        if (r < 0)
-                vm_exit_with(vm, RAMET_EXIT_HOST, 0, "--cow rom: %s", err.text);
+}
+
+void cow_finish_msrs(struct vm *vm)
+{
+        for (unsigned i = 0; i < vm->shape.vcpus; i++) {
+                if (vm->vcpus[i].cow.msr)
+                        break_noted(&vm->vcpus[i]);
+        }
 }
 
 /* Requests other than the one to yield have to be honoured first. */
@@ -400,7 +415,7 @@ static void set_add(struct page_set *set, uint64_t gpa, uint64_t len)
 {
         uint64_t offset;
 
-        for (uint64_t at = gpa - gpa % PAGE; at < gpa + len; at += PAGE) {
+        for (uint64_t at = gpa - gpa % PAGE, n = pages_of(gpa, len); n > 0; n--, at += PAGE) {
                 if (guest_mem_offset(&set->vm->mem, at, PAGE, &offset) == 0)
                         set->bits[offset / PAGE / 64] |= 1ull << offset / PAGE % 64;
         }

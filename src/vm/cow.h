@@ -50,6 +50,9 @@ void cow_give_turn(struct vcpu *vcpu);
 /* Memory has just been armed, and the vCPUs have their state (again): break what must not be
  * caught. 0 or -errno; then the machine must not run. */
 int cow_prepare(struct vm *vm, struct err *err);
+/* State is about to be saved: set the MSRs that wait for their pages. A failure ends the machine.
+ */
+void cow_finish_msrs(struct vm *vm);
 /* Before vCPUs are set from @reader: the pages that their MSRs name. 0 or -errno. */
 int cow_prepare_msrs(struct vm *vm, const struct record_reader *reader, struct err *err);
 /* The vCPUs are about to run: watch over those that get nowhere. Loop thread. */

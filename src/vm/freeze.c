@@ -40,6 +40,7 @@ static int freeze_stopped(struct vm *vm, struct backing_freeze *f, struct record
 
         /* Its vCPUs left without finishing what their last exits asked for. None is running, so
          * that it cannot end from here on. */
+        cow_finish_msrs(vm);
         if (vm_has_ended(vm))
                 return err_host(err, ESRCH, "the machine has ended");
         r = machine_save(vm, w, err);

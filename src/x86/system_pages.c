@@ -17,14 +17,14 @@ struct pages {
         unsigned n;
 };
 
+/* The guest chooses both ends: a range may go on at 0. */
 static void add(struct pages *p, uint64_t linear, uint64_t len)
 {
         uint64_t at = linear & ~(uint64_t)(X86_PAGE_BYTES - 1);
+        uint64_t count = (linear - at + len + X86_PAGE_BYTES - 1) / X86_PAGE_BYTES;
         struct x86_walk walk;
 
-        if (len == 0 || linear + len < linear)
-                return;
-        for (; at < linear + len && p->n < X86_SYSTEM_PAGES_MAX; at += X86_PAGE_BYTES) {
+        for (; count > 0 && p->n < X86_SYSTEM_PAGES_MAX; count--, at += X86_PAGE_BYTES) {
                 if (x86_walk(p->paging, p->reader, at, X86_DEBUG, &walk) == 0)
                         p->gpas[p->n++] = walk.gpa;
         }
