@@ -89,11 +89,18 @@ void vcpu_release_all(struct vm *vm, uint32_t why)
         }
 }
 
+static bool must_end(const struct vcpu *vcpu)
+{
+        return atomic_load(&vcpu->part.requests) & 1ull << VCPU_REQUEST_EXIT;
+}
+
+/* Who ends the threads requests that first, and then releases them. A hold that is set still later,
+ * by another vCPU that ends the machine, is released by nobody. */
 static void wait_while_held(struct vcpu *vcpu)
 {
         uint32_t why;
 
-        while ((why = atomic_load(&vcpu->held)) != 0)
+        while ((why = atomic_load(&vcpu->held)) != 0 && !must_end(vcpu))
                 syscall(SYS_futex, &vcpu->held, FUTEX_WAIT_PRIVATE, why, NULL, NULL, 0);
 }
 
