@@ -159,13 +159,17 @@ int dirty_start(struct dirty *d, struct err *err)
 
 int dirty_stop(struct dirty *d, struct err *err)
 {
+        int r, discarded;
+
         if (!d->on)
                 return 0;
+        discarded = dirty_discard(d, err); /* nobody empties the rings from now on */
         d->on = false;
         d->mem->dirty = NULL;
         d->slots->deleting = NULL;
         d->slots->deleting_data = NULL;
-        return slots_log(d->slots, false, err);
+        r = slots_log(d->slots, false, err);
+        return r < 0 ? r : discarded;
 }
 
 /* --- the answer --- */

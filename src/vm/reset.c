@@ -89,8 +89,10 @@ static int reset_memory(struct vm *vm, struct err *err)
 /* Everything is stopped. */
 static int go_back(struct vm *vm, const struct record_reader *reader, struct err *err)
 {
-        int r = forget_kvm(vm, err);
+        int r = dirty_discard(&vm->dirty, err); /* with a full ring KVM_RUN says only that */
 
+        if (r == 0)
+                r = forget_kvm(vm, err);
         if (r == 0)
                 r = reset_memory(vm, err);
         if (r < 0)
