@@ -42,6 +42,12 @@ static _Atomic int busy; /* the I/O: 0 idle, 1 being lent, 2 in flight */
 
 /* --- the recorder --- */
 
+static unsigned one_in(unsigned n)
+{
+        random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+        return (random_state >> 33) % n == 0;
+}
+
 int sync_trace_id(const struct sync_participant *p)
 {
         return (int)(p - parts);
@@ -64,15 +70,11 @@ void sync_trace_unlock(int event, int who, int p, uint64_t value)
         else
                 atomic_store(&quit, 1);
         pthread_mutex_unlock(&trace_mutex);
+        if (one_in(8)) /* or the threads hardly ever meet within a function */
+                sched_yield();
 }
 
 /* --- what the threads do --- */
-
-static unsigned one_in(unsigned n)
-{
-        random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-        return (random_state >> 33) % n == 0;
-}
 
 static void kick(void *data)
 {
