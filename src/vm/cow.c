@@ -273,16 +273,29 @@ bool cow_exit_shutdown(struct vcpu *vcpu)
         return !in_service && note_system_pages(vcpu, &s);
 }
 
+/* Hyper-V's are 0x40000000 to 0x400000ff (its TLFS). Our CPUID never offers them, and a guest that
+ * writes one takes #GP; KVM would let us set them. */
+static bool is_offered(uint32_t msr)
+{
+        return msr >> 8 != 0x400000;
+}
+
 /* KVM may refuse a value now that it will take once the page is broken, so in that case the guest
  * is not told. */
 void cow_exit_wrmsr(struct vcpu *vcpu)
 {
         struct kvm_run *run = vcpu->kvm.run;
         uint64_t gpa, len;
-        bool caught = kvm_pv_msr(run->msr.index, run->msr.data, &gpa, &len) &&
-                      any_caught(vcpu->vm) && note(vcpu, gpa, len);
-        int r = kvm_msr_set_one(&vcpu->kvm, run->msr.index, run->msr.data);
+        bool caught;
+        int r;
 
+        if (!is_offered(run->msr.index)) {
+                run->msr.error = 1;
+                return;
+        }
+        caught = kvm_pv_msr(run->msr.index, run->msr.data, &gpa, &len) && any_caught(vcpu->vm) &&
+                 note(vcpu, gpa, len);
+        r = kvm_msr_set_one(&vcpu->kvm, run->msr.index, run->msr.data);
         run->msr.error = r < 0 && !caught;
         if (!caught)
                 return;

@@ -118,6 +118,33 @@ static void an_msr_that_waits_for_its_page_is_frozen_as_written(void **state)
         rig_free(&r);
 }
 
+/* KVM gives a guest #GP for an MSR of Hyper-V's, since its CPUID offers none; so does Ramet, which
+ * could set them. */
+static void an_msr_that_is_not_offered_is_refused(void **state)
+{
+        static const uint32_t not_offered[] = {0x40000001, 0x40000021, 0x40000073, 0x40000082};
+        struct kvm_run *run;
+        struct rig r;
+
+        boot(&r, 1, RAMET_COW_ROM);
+        template_unref(freeze(&r));
+        vm_pause(r.vm);
+        run = r.vm->vcpus[0].kvm.run;
+        for (unsigned i = 0; i < 4; i++) {
+                run->msr.index = not_offered[i];
+                run->msr.data = SPARE | 1;
+                run->msr.error = 0;
+                cow_exit_wrmsr(&r.vm->vcpus[0]);
+                if (!run->msr.error)
+                        fail_msg("MSR %#x is taken", not_offered[i]);
+        }
+        run->msr.index = WALL_CLOCK;
+        run->msr.data = SPARE;
+        cow_exit_wrmsr(&r.vm->vcpus[0]);
+        assert_int_equal(run->msr.error, 0);
+        rig_free(&r);
+}
+
 /* A vCPU that a fork holds is let go for the end of the machine, and at that moment something else
  * ends it: the hold that this brings is not waited for. */
 static void a_machine_that_ends_while_it_is_destroyed(void **state)
@@ -197,6 +224,7 @@ int main(void)
                 cmocka_unit_test(a_clock_at_the_end_of_the_address_space),
                 cmocka_unit_test(zeros_over_data_reach_the_next_clone),
                 cmocka_unit_test(an_msr_that_waits_for_its_page_is_frozen_as_written),
+                cmocka_unit_test(an_msr_that_is_not_offered_is_refused),
                 cmocka_unit_test(a_machine_that_ends_while_it_is_destroyed),
                 cmocka_unit_test(a_reset_with_a_ring_that_is_full),
         };
