@@ -554,8 +554,12 @@ static void kick_for_first_exit(void *data)
 {
         struct vm *vm = data;
 
+        if (atomic_load(&vm->first_exit) != FIRST_EXIT_AWAITED)
+                return;
         for (unsigned i = 0; i < vm->shape.vcpus; i++)
                 sync_request(&vm->vcpus[i].part, VCPU_REQUEST_KICK);
+        /* A vCPU that was just coming out for something else takes the kick for that. */
+        loop_rearm_timer(vm->kick_timer, KICK_AFTER_NS);
 }
 
 void vm_run(struct vm *vm)
