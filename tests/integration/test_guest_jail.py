@@ -167,6 +167,31 @@ def guest_memory_is_in_machines_only():
     end(vm, log)
 
 
+def memory_files(pid):
+    """{name: [/proc entries]} of the memfds that a process has open."""
+    files = {}
+    for fd in Path(f'/proc/{pid}/fd').iterdir():
+        found = re.match(r'/memfd:(\S+)', os.readlink(fd))
+        if found:
+            files.setdefault(found[1], []).append(fd)
+    return files
+
+
+def expect_sealed(fd, what):
+    file = os.open(fd, os.O_RDWR)
+    try:
+        seals = fcntl.fcntl(file, fcntl.F_GET_SEALS)
+        wanted = (fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW |
+                  fcntl.F_SEAL_SEAL)
+        expect_equal(seals & wanted, wanted, f'seals of {what}')
+        os.pwrite(file, b'x', 0)
+        raise Failure(f'{what} can be written')
+    except PermissionError:
+        pass
+    finally:
+        os.close(file)
+
+
 @case
 def nobody_can_write_a_template():
     """After a fork nobody maps guest memory shared and writable, each descriptor of it is for
@@ -176,22 +201,14 @@ def nobody_can_write_a_template():
     for name, pid in log.pids().items():
         maps = Path(f'/proc/{pid}/maps').read_text()
         expect_equal(re.findall(r'^\S+ .w.s .*memfd:.*', maps, re.M), [], f'mapped by {name}')
-        memory = [fd for fd in Path(f'/proc/{pid}/fd').iterdir() if 'memfd:' in os.readlink(fd)]
-        expect_equal(len(memory), 1, f'memory files of {name}')
-        flags = Path(f'/proc/{pid}/fdinfo/{memory[0].name}').read_text()
-        expect(re.search(r'^flags:\t\d*0$', flags, re.M), f'{name} may write: {flags}')
-        file = os.open(memory[0], os.O_RDWR)
-        try:
-            seals = fcntl.fcntl(file, fcntl.F_GET_SEALS)
-            wanted = (fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW |
-                      fcntl.F_SEAL_SEAL)
-            expect_equal(seals & wanted, wanted, f'seals of the memory of {name}')
-            os.pwrite(file, b'x', 0)
-            raise Failure(f'the memory of {name} can be written')
-        except PermissionError:
-            pass
-        finally:
-            os.close(file)
+        memory = memory_files(pid)
+        expect(memory['ramet-ram'], f'{name} has no memory')
+        for fd in memory['ramet-ram']:
+            flags = Path(f'/proc/{pid}/fdinfo/{fd.name}').read_text()
+            expect(re.search(r'^flags:\t\d*0$', flags, re.M), f'{name} may write: {flags}')
+        for kind, files in memory.items(): # the saved state is sealed, too
+            for fd in files:
+                expect_sealed(fd, f'{kind} of {name}')
     end(vm, log)
 
 
