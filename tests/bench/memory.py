@@ -24,20 +24,24 @@ def figure(name, what, rounds, mine, bare):
 
 def cow_break(engine, pages):
     return figure(f'cow-break-{engine}', f'a store at CPL 3 into a page that a clone shares with its '
-                  f'template; engine {engine}. Floor: engines break {engine}', 5,
+                  f'template; engine {engine}'
+                  + (', the first store into each 16 KiB' if engine == 'rom' else '') +
+                  f'. Floor: engines break {engine}, page by page', 5,
                   ['break', engine, pages], ['break', engine, pages])
 
 
 def shootdown(vcpus):
+    n = 500 if vcpus <= 2 else 100  # more than this host has processors: each takes turns of them
     return figure(f'shootdown-{vcpus}vcpu', f'a flush while {vcpus} vCPU(s) run at CPL 3. Floor: tgkill '
                   'to as many, until each has been out of KVM_RUN', 3,
-                  ['shootdown', vcpus, 500], ['shootdown', vcpus, 500])
+                  ['shootdown', vcpus, n], ['shootdown', vcpus, n])
 
 
 def freeze(mib, pages):
     name = f'freeze-pause-{mib}' + ('' if pages == 'huge' else '-small')
     return figure(name, f'how long 2 running vCPUs are stopped by a freeze with {mib} MiB written, on '
-                  f'{pages} pages. Floor: the remap alone, nothing stopped and no state saved', 9,
+                  f'{pages} pages. Floor: the remap alone, nothing stopped and no state saved',
+                  9 if mib < 1024 else 5,
                   ['freeze', mib, pages], ['freeze', mib, pages])
 
 

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The guest of the benchmarks. mode=:
+ * The guest of the benchmarks; what it does is mode=NAME of its command line:
  *
- *      break    pages=N    touches N pages, rings the doorbell; then, at CPL 3, stores once into
- * each and leaves the TSC cycles of each store at RESULTS; rings again fill     mib=N      writes N
- * MiB, rings, then keeps all processors busy at CPL 3 scatter  pages=N    touches N * 64 KiB,
- * rings; then for ever: writes the first page of each 64 KiB and rings spin                keeps
- * all processors busy at CPL 3
+ * break, pages=N, step=N: touches N * step pages, rings the doorbell; then, at CPL 3, stores once
+ *     into each step'th (1) and leaves the TSC cycles of each store at RESULTS; rings again.
+ *
+ * fill, mib=N: writes N MiB, rings, then keeps all processors busy at CPL 3.
+ *
+ * scatter, pages=N: touches N * 64 KiB, rings; then for ever writes the first page of each 64 KiB
+ *     and rings.
+ *
+ * spin: keeps all processors busy at CPL 3.
  */
 #include "rt/rt.h"
 
@@ -15,7 +19,7 @@
 #define PAGE    4096ull
 #define STRIDE  0x10000ull
 
-static uint64_t pages;
+static uint64_t pages, step;
 
 static uint64_t spin(void *arg)
 {
@@ -58,7 +62,7 @@ static uint64_t store(void *arg)
         for (uint64_t i = 0; i < pages; i++) {
                 uint64_t t0 = cycles();
 
-                *(volatile uint64_t *)(p + i * PAGE) = 1;
+                *(volatile uint64_t *)(p + i * step * PAGE) = 1;
                 results[i] = cycles() - t0;
         }
         return 0;
@@ -77,7 +81,9 @@ static void mode_break(void)
 {
         uint64_t first = RESULTS + (pages * 8 + HUGE - 1) / HUGE * HUGE;
 
+        pages *= step;
         run_user(touch, (void *)first);
+        pages /= step;
         doorbell_ring();
         run_user(store, (void *)first);
         doorbell_ring();
@@ -127,6 +133,7 @@ static void mode_fill(uint64_t bytes)
 void guest_main(void)
 {
         pages = cmd_u64("pages", 0);
+        step = cmd_u64("step", 1);
         if (cmd_is("mode", "break")) {
                 mode_break();
         } else if (cmd_is("mode", "scatter")) {
