@@ -34,6 +34,7 @@
 
 #define EXTENTS_MAX 32    /* of a root's layer: each costs a clone 3 to 4 microseconds */
 #define LAYOUT_MAX  16384 /* ranges of a template: a process may have 65,530 mappings */
+#define SEAL_TRIES  4     /* seal_first() */
 
 static struct backing empty(uint64_t size)
 {
@@ -446,16 +447,22 @@ int backing_freeze(struct backing *b, struct backing_freeze *f, struct err *err)
         return f->first ? freeze_first(b, f, err) : freeze_again(b, f, err);
 }
 
-/* The last seal of the root's memfd, once nothing maps it writably any more. */
+/* The last seal of the root's memfd, once nothing maps it writably any more. The kernel itself
+ * holds pages for a moment, for instance to move them between its lists, and refuses if it meets
+ * one all the 160 ms that it looks; with vCPUs that run on, that can be by chance. */
 static int seal_first(struct backing *b, struct err *err)
 {
+        int r = -1;
+
         if (!b->unsealed)
                 return 0;
         if (b->parked) {
                 munmap(b->parked, b->size);
                 b->parked = NULL;
         }
-        if (fcntl(b->shared_fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SEAL) < 0)
+        for (unsigned i = 0; r < 0 && i < SEAL_TRIES; i++)
+                r = fcntl(b->shared_fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SEAL);
+        if (r < 0)
                 return err_host(err, errno, "sealing guest memory: %s%s", strerror(errno),
                                 errno == EBUSY ? ": something else maps or pins it" : "");
         b->unsealed = false;

@@ -88,10 +88,12 @@ static uint64_t check_own(struct rig *r)
         uint64_t n = 0, awaited = 0;
 
         vm_pause(r->vm);
-        map_own(r, own);
+        /* In this order: KVM may still be at a fault that it took out of a vCPU's hands, and the
+         * page is listed before it is private. */
         assert_int_equal(pread(b->pagemap_fd, entries, sizeof entries,
                                (off_t)((uintptr_t)b->hva / PAGE * sizeof *entries)),
                          sizeof entries);
+        map_own(r, own);
         for (unsigned i = 0; i < NPAGES; i++) {
                 bool private =
                         entries[i] >> 62 && !(entries[i] >> 61 & 1) && !(entries[i] >> 57 & 1);
