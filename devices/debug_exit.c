@@ -25,8 +25,9 @@ struct debug_exit_record {
 };
 
 static int debug_exit_create(const struct device_env *env, const struct device_params *params,
-                             void **dev, struct device_window windows[DEVICE_WINDOWS],
-                             unsigned *nwindows, struct err *err)
+                             unsigned index, void **dev,
+                             struct device_window windows[DEVICE_WINDOWS], unsigned *nwindows,
+                             struct err *err)
 {
         struct debug_exit *d;
 

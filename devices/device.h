@@ -27,6 +27,22 @@ enum device_event {
         DEVICE_FORK_RING, /* the fork doorbell was rung */
 };
 
+#define DEVICE_SLOTS_MAX 16
+#define DEVICE_DISKS_MAX 8
+#define DEVICE_FILES_MAX 128 /* of all devices of a machine together */
+
+/* A place on the bus for one virtio-mmio device, made by the machine (ahead of time, in a shell):
+ * its window of a page, its interrupt, and two eventfds, which are the machine's. */
+struct device_slot {
+        uint64_t base;
+        unsigned gsi;
+        /* Non-blocking. Readable when the guest has written QueueNotify (KVM_IOEVENTFD on the 4
+         * bytes at base + 0x50; where the host has none the write comes as an access, and the
+         * device writes it itself). */
+        int notify_fd;
+        int irq_fd; /* writing 1 raises the interrupt, edge-triggered (KVM_IRQFD); -1: use irq() */
+};
+
 /* What a device may use; owned by the machine, outlives every device. */
 struct device_env {
         /* Guest memory, for the loop's thread: callbacks of the loop, create, restore. A register
@@ -39,12 +55,45 @@ struct device_env {
         /* Tell the machine. From read and write: the vCPU that made the access does not run on
          * before the machine has dealt with it. */
         void (*notify)(void *machine, enum device_event event, uint64_t arg);
+        /* The next free slot. From create; 0 or -ENOSPC. Slots go by the order of the calls, so a
+         * machine and its clones have the same. */
+        int (*slot)(void *machine, struct device_slot *slot);
+        /* From read and write: the vCPU that made the access leaves its read section and does not
+         * run on before release() has been called as often as this, by the loop's thread. For what
+         * the guest expects to be over when its instruction is, and only the loop can do. */
+        void (*hold)(void *machine);
+        void (*release)(void *machine);
         void *machine;
+};
+
+/* One disk. Descriptors are the device's from create() on, also on failure. */
+struct device_disk {
+        /* A root machine's: the image. A clone's are -1: its layers come with the saved state. */
+        int image_fd;    /* O_RDWR, or O_RDONLY with readonly */
+        int image_ro_fd; /* the same file, O_RDONLY */
+        /* An empty file for what is written from the next fork on (a root) or from the start (a
+         * clone), open for both and for reading only. -1: in memory. */
+        int overlay_fd, overlay_ro_fd;
+        bool readonly;
+        char serial[21];        /* NUL-terminated */
+        uint64_t iops_max;      /* requests a second; 0: no limit */
+        uint64_t bandwidth_max; /* bytes a second; 0: no limit */
+        const char *name;       /* of the image, for messages and overlays; borrowed */
 };
 
 /* What the user chose, as far as devices care. */
 struct device_params {
         uint16_t debug_exit_port; /* 0: none */
+        bool rng;
+        bool virtio_console; /* the console's input goes there instead of to the serial port */
+        unsigned ndisks;
+        struct device_disk *disks; /* the descriptors that create() has taken become -1 */
+};
+
+/* Descriptors that belong to saved state: layers of disks. */
+struct device_files {
+        unsigned n;
+        int fds[DEVICE_FILES_MAX];
 };
 
 enum device_space {
@@ -66,11 +115,13 @@ struct device_ops {
         uint32_t record_version; /* what save writes */
         uint32_t record_length;  /* bytes, fixed for the version */
 
-        /* Make one, or leave *dev NULL (and return 0) when the parameters do not ask for it.
-         * Fills the windows it answers in, and their number. 0 or -errno with err set. */
-        int (*create)(const struct device_env *env, const struct device_params *params, void **dev,
-                      struct device_window windows[DEVICE_WINDOWS], unsigned *nwindows,
-                      struct err *err);
+        /* How many of them the parameters ask for. NULL: one. */
+        unsigned (*count)(const struct device_params *params);
+        /* Make number @index, or leave *dev NULL (and return 0) when the parameters do not ask for
+         * it. Fills the windows it answers in, and their number. 0 or -errno with err set. */
+        int (*create)(const struct device_env *env, const struct device_params *params,
+                      unsigned index, void **dev, struct device_window windows[DEVICE_WINDOWS],
+                      unsigned *nwindows, struct err *err);
         void (*destroy)(void *dev);
 
         /* An access of @len bytes at @offset in window number @window. @data holds or takes
@@ -84,6 +135,28 @@ struct device_ops {
          * device says how its interrupt line is, even if it seems to be so already. */
         void (*save)(void *dev, void *record);
         int (*restore)(void *dev, const void *record, uint32_t version, struct err *err);
+
+        /* --- for devices that do something by themselves, or have files. Loop thread. NULL: not
+         * so. --- */
+
+        /* Before the vCPUs are stopped: finish what is in flight and begin nothing new until
+         * resume(), which comes after they were let go (and after a restore). What the guest asks
+         * for meanwhile is not lost. Idempotent. */
+        void (*quiesce)(void *dev);
+        void (*resume)(void *dev);
+        /* A freeze, in this order. prepare: outside the pause, do what takes time or can fail; 0 or
+         * -errno, then nothing has changed. freeze, in the pause, after save, cannot fail: from now
+         * on nothing that save wrote about is changed. publish: after the pause; adds to @files
+         * the descriptors (borrowed from the device) that restore_files will need. cancel: instead
+         * of freeze and publish. */
+        int (*freeze_prepare)(void *dev, struct err *err);
+        void (*freeze)(void *dev);
+        int (*freeze_publish)(void *dev, struct device_files *files, struct err *err);
+        void (*freeze_cancel)(void *dev);
+        /* Right before restore: those files, borrowed; it duplicates what it keeps. */
+        int (*restore_files)(void *dev, const int *fds, unsigned n, struct err *err);
+        /* The file for the next overlay; taken. For disks only. */
+        void (*give_overlay)(void *dev, int fd, int ro_fd);
 
         /* System calls that it makes while the guest runs, by name, NULL-terminated, or NULL. */
         const char *const *syscalls;

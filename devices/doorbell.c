@@ -43,7 +43,7 @@ struct doorbell_record {
 };
 
 static int doorbell_create(const struct device_env *env, const struct device_params *params,
-                           void **dev, struct device_window windows[DEVICE_WINDOWS],
+                           unsigned index, void **dev, struct device_window windows[DEVICE_WINDOWS],
                            unsigned *nwindows, struct err *err)
 {
         struct doorbell *d = calloc(1, sizeof *d);

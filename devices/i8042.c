@@ -76,7 +76,7 @@ struct i8042_record {
 };
 
 static int i8042_create(const struct device_env *env, const struct device_params *params,
-                        void **dev, struct device_window windows[DEVICE_WINDOWS],
+                        unsigned index, void **dev, struct device_window windows[DEVICE_WINDOWS],
                         unsigned *nwindows, struct err *err)
 {
         struct i8042 *k = calloc(1, sizeof *k);

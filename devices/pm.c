@@ -51,9 +51,9 @@ struct pm_record {
         uint8_t reserved[6];
 };
 
-static int pm_create(const struct device_env *env, const struct device_params *params, void **dev,
-                     struct device_window windows[DEVICE_WINDOWS], unsigned *nwindows,
-                     struct err *err)
+static int pm_create(const struct device_env *env, const struct device_params *params,
+                     unsigned index, void **dev, struct device_window windows[DEVICE_WINDOWS],
+                     unsigned *nwindows, struct err *err)
 {
         struct pm *pm = calloc(1, sizeof *pm);
 

@@ -308,9 +308,9 @@ static void rtc_write(void *dev, unsigned window, uint64_t offset, const uint8_t
 
 /* ---- life, and saved state ---- */
 
-static int rtc_create(const struct device_env *env, const struct device_params *params, void **dev,
-                      struct device_window windows[DEVICE_WINDOWS], unsigned *nwindows,
-                      struct err *err)
+static int rtc_create(const struct device_env *env, const struct device_params *params,
+                      unsigned index, void **dev, struct device_window windows[DEVICE_WINDOWS],
+                      unsigned *nwindows, struct err *err)
 {
         struct rtc *r = calloc(1, sizeof *r);
 

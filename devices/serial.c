@@ -398,7 +398,7 @@ static const struct chardev_ops console_ops = {
 /* ---- life, and saved state ---- */
 
 static int serial_create(const struct device_env *env, const struct device_params *params,
-                         void **dev, struct device_window windows[DEVICE_WINDOWS],
+                         unsigned index, void **dev, struct device_window windows[DEVICE_WINDOWS],
                          unsigned *nwindows, struct err *err)
 {
         struct serial *s = calloc(1, sizeof *s);

@@ -45,7 +45,7 @@ static int draw(struct vmgenid *v)
 }
 
 static int vmgenid_create(const struct device_env *env, const struct device_params *params,
-                          void **dev, struct device_window windows[DEVICE_WINDOWS],
+                          unsigned index, void **dev, struct device_window windows[DEVICE_WINDOWS],
                           unsigned *nwindows, struct err *err)
 {
         struct vmgenid *v = calloc(1, sizeof *v);

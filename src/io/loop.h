@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 struct loop;
 struct loop_watch; /* a descriptor or a timer under watch; owned by the loop until removed */
@@ -42,6 +43,44 @@ void loop_set_wake(struct loop *loop, loop_timer_fn *fn, void *data);
 void loop_wake(struct loop *loop); /* any thread; calls may be merged into one */
 /* Any thread; loop_run() returns soon, or the next one at once when none is running. */
 void loop_stop(struct loop *loop);
+
+/* --- reading and writing files and block devices ---
+ *
+ * With io_uring on the loop's own ring, else by a few threads. Two callbacks, both by the loop's
+ * thread: landed() as soon as the end is seen, which may be within loop_io_settle(), called from
+ * anywhere; done() later, from the loop itself. What was lent for the time of the I/O is given back
+ * in landed(); what takes locks, guest memory or time is for done(). */
+
+enum loop_io_op {
+        LOOP_IO_READ,      /* preadv */
+        LOOP_IO_WRITE,     /* pwritev */
+        LOOP_IO_SYNC,      /* fdatasync */
+        LOOP_IO_FALLOCATE, /* fallocate: mode, offset, len */
+};
+
+struct loop_io {
+        enum loop_io_op op;
+        int fd;
+        int mode;
+        uint64_t offset, len;
+        const struct iovec *iov; /* READ, WRITE: good until landed() */
+        unsigned niov;           /* 1 to 1024 */
+        /* NULL: nothing to do. May start others. */
+        void (*landed)(struct loop_io *io);
+        void (*done)(struct loop_io *io);
+        int result;           /* bytes, or 0; -errno. It may be less than was asked for */
+        struct loop_io *next; /* the loop's own */
+};
+
+/* Start it. The struct and all that it points to are the loop's until done() is called, which is
+ * never from within this call; a failure to start comes as the result. */
+void loop_io_start(struct loop *loop, struct loop_io *io);
+/* Wait until nothing is in flight: everything has landed, also what landed() started. No done() and
+ * no other callback is called. */
+void loop_io_settle(struct loop *loop);
+/* The same, and done() as well, until nothing is left of any I/O. No callback of a watch or timer.
+ */
+void loop_io_drain(struct loop *loop);
 
 /* System calls made after loop_create() by either backend, by name, NULL-terminated. Memory comes
  * from malloc, whose calls are not listed. */

@@ -41,6 +41,14 @@
 #include "mem/tlb.h"
 #include "sync/sync.h"
 
+#define GUEST_ACCESS_LOANS 4
+
+/* I/O in flight that uses translations of sections of one generation (sync.h). */
+struct guest_loan {
+        struct sync_participant part; /* joined; inside while count is not 0 */
+        unsigned count;               /* [t] */
+};
+
 struct guest_access {
         const struct guest_mem *mem;   /* [I] */
         struct sync_participant *part; /* [I] joined; NULL: see guest_access_init */
@@ -49,6 +57,9 @@ struct guest_access {
         bool exclusive;                /* [t] this thread has stopped the machine */
         bool bypass;                   /* [t] do not use the cache; may be set at any time */
         bool walking;                  /* [t] what is read now are page tables */
+        struct guest_loan loans[GUEST_ACCESS_LOANS]; /* [t] */
+        void (*settle)(void *data);                  /* [I] see guest_access_lending() */
+        void *settle_data;                           /* [I] */
 };
 
 /* Linear addresses as one vCPU means them. The caller fills it from the vCPU's registers and may
@@ -95,6 +106,24 @@ uint8_t *guest_access_span(struct guest_access *a, uint64_t gpa, uint64_t len, b
 /* [gpa, gpa + len), RAM of one region, has been written through a pointer, by this thread or by the
  * host kernel for it. Before the section ends, or that of the I/O in flight. */
 void guest_access_wrote(struct guest_access *a, uint64_t gpa, uint64_t len);
+
+/* --- I/O in flight ---
+ *
+ * A read or write of a file that the kernel does by itself outlives the section in which it was
+ * started: the section is lent to it. Whoever stops the machine waits for it, too. So its thread
+ * must never wait for a section while something is lent that only it can take back: begin() then
+ * calls @settle first, which waits until every loan has been returned (loop_io_settle()). */
+
+/* Join the loans to the machine; before the first loan. guest_access_lending_end: leave again, with
+ * nothing lent. */
+void guest_access_lending(struct guest_access *a, void (*settle)(void *data), void *data);
+void guest_access_lending_end(struct guest_access *a);
+/* Inside a section, or while this thread has stopped the machine (then there must be nothing in
+ * flight at the resume): spans may be used until the loan is returned. Its number, 0 to
+ * GUEST_ACCESS_LOANS - 1. May settle, when loans of that many generations are out. */
+unsigned guest_access_lend(struct guest_access *a);
+/* From anywhere in the thread, section or not; guest_access_wrote() comes before. */
+void guest_access_return(struct guest_access *a, unsigned loan);
 
 /* --- by linear address. 0; -ENXIO when it means an address that is not RAM; what the view's walk
  * says. Then *@failed (may be NULL) is the first linear address that could not be accessed, and

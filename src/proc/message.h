@@ -28,7 +28,7 @@
 
 #define MESSAGE_VERSION     1u
 #define MESSAGE_FDS_MAX     253   /* SCM_MAX_FD: what one message can carry */
-#define MESSAGE_LAYERS_MAX  200   /* TEMPLATE_LAYERS_MAX */
+#define MESSAGE_LAYERS_MAX  80    /* TEMPLATE_LAYERS_MAX */
 #define MESSAGE_CMDLINE_MAX 65536 /* with its NUL */
 #define MESSAGE_TEXT_MAX    512
 #define MESSAGE_WATCH_MAX   256 /* the console text that forks, with its NUL */

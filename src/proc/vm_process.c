@@ -395,11 +395,12 @@ static int boot(struct process *p, const struct vm_process_shared *shared)
 static int make_clone(struct process *p, struct vm_options *options, struct template *t)
 {
         const struct message_clone *m = &p->first.clone;
+        const struct vm_clone_files files = {.console_in_fd = options->console_in_fd,
+                                             .console_out_fd = options->console_out_fd};
         int ret;
 
         if (p->vm)
-                return vm_adopt(p->vm, t, options->console_in_fd, options->console_out_fd, m->index,
-                                m->count, &p->err);
+                return vm_adopt(p->vm, t, &files, m->index, m->count, &p->err);
         ret = vm_spawn(t, options, m->index, m->count, &p->vm, &p->err);
         return ret ?: vm_start(p->vm, &p->err);
 }
@@ -414,7 +415,7 @@ static int spawn(struct process *p, const struct vm_process_shared *shared,
 
         if (p->vm && options->cow != m->cow)
                 return err_input(&p->err, "a shell cannot change its copy-on-write engine");
-        ret = template_import(p->fds.fd[0], p->fds.fd + 1, m->nlayers, &t, &p->err);
+        ret = template_import(p->fds.fd[0], p->fds.fd + 1, m->nlayers, NULL, 0, &t, &p->err);
         if (ret)
                 return ret;
         options->hugepages = m->hugepages;

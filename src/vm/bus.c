@@ -100,7 +100,7 @@ int machine_devices_create(struct vm *vm, struct err *err)
                 if (vm->ndevices == VM_DEVICES_MAX)
                         return err_host(err, ENOSPC, "more than %d devices", VM_DEVICES_MAX);
                 *d = (struct vm_device){.ops = *ops};
-                r = (*ops)->create(&vm->env, &params, &d->dev, d->windows, &d->nwindows, err);
+                r = (*ops)->create(&vm->env, &params, 0, &d->dev, d->windows, &d->nwindows, err);
                 if (r < 0)
                         return err_prefix(err, r, "device %s", (*ops)->name);
                 if (!d->dev)

@@ -97,7 +97,7 @@ static int make_template(struct vm *vm, struct backing_freeze *f, struct record_
                 close(state_fd);
                 return r;
         }
-        return template_import(state_fd, layers, rec->layers, tmpl, err);
+        return template_import(state_fd, layers, rec->layers, NULL, 0, tmpl, err);
 }
 
 int vm_freeze(struct vm *vm, uint64_t cause_ns, bool by_doorbell, struct template **tmpl,

@@ -154,10 +154,10 @@ static int adopt(struct vm *vm, const struct template *tmpl, const struct record
         return r;
 }
 
-int vm_adopt(struct vm *vm, struct template *tmpl, int console_in_fd, int console_out_fd,
+int vm_adopt(struct vm *vm, struct template *tmpl, const struct vm_clone_files *files,
              uint32_t index, uint32_t count, struct err *err)
 {
-        int console_fds[2] = {console_in_fd, console_out_fd};
+        int console_fds[2] = {files->console_in_fd, files->console_out_fd};
         struct record_reader reader;
         struct vm_record rec;
         int r = record_reader_init_fd(&reader, tmpl->state_fd, record_rules, err);
@@ -194,6 +194,8 @@ static int template_shape(const struct template *tmpl, struct vm_shape *shape, s
 int vm_spawn(struct template *tmpl, const struct vm_options *options, uint32_t index,
              uint32_t count, struct vm **out, struct err *err)
 {
+        const struct vm_clone_files files = {.console_in_fd = options->console_in_fd,
+                                             .console_out_fd = options->console_out_fd};
         struct vm_options o = *options;
         struct vm *vm = NULL;
         int r = template_shape(tmpl, &o.shape, err);
@@ -207,7 +209,7 @@ int vm_spawn(struct template *tmpl, const struct vm_options *options, uint32_t i
                         close(o.console_out_fd);
                 return r;
         }
-        r = vm_adopt(vm, tmpl, o.console_in_fd, o.console_out_fd, index, count, err);
+        r = vm_adopt(vm, tmpl, &files, index, count, err);
         if (r < 0) {
                 vm_destroy(vm, 0);
                 return r;

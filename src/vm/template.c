@@ -17,16 +17,19 @@ static int check_sealed(int fd, const char *what, struct err *err)
         return 0;
 }
 
-static void close_all(int state_fd, const int *layer_fds, unsigned nlayers)
+static void close_all(int state_fd, const int *layer_fds, unsigned nlayers, const int *file_fds,
+                      unsigned nfiles)
 {
         if (state_fd >= 0)
                 close(state_fd);
         for (unsigned i = 0; i < nlayers; i++)
                 close(layer_fds[i]);
+        for (unsigned i = 0; i < nfiles; i++)
+                close(file_fds[i]);
 }
 
-int template_import(int state_fd, const int *layer_fds, unsigned nlayers, struct template **out,
-                    struct err *err)
+int template_import(int state_fd, const int *layer_fds, unsigned nlayers, const int *file_fds,
+                    unsigned nfiles, struct template **out, struct err *err)
 {
         struct template *t;
         int r = 0;
@@ -34,6 +37,9 @@ int template_import(int state_fd, const int *layer_fds, unsigned nlayers, struct
         if (nlayers == 0 || nlayers > TEMPLATE_LAYERS_MAX)
                 r = err_input(err, "template: %u memory layers, expected 1 to %d", nlayers,
                               TEMPLATE_LAYERS_MAX);
+        if (r == 0 && nfiles > TEMPLATE_FILES_MAX)
+                r = err_input(err, "template: %u files of devices, expected at most %d", nfiles,
+                              TEMPLATE_FILES_MAX);
         if (r == 0)
                 r = check_sealed(state_fd, "saved state", err);
         for (unsigned i = 0; i < nlayers && r == 0; i++)
@@ -42,7 +48,7 @@ int template_import(int state_fd, const int *layer_fds, unsigned nlayers, struct
         if (r == 0 && !t)
                 r = err_host(err, ENOMEM, "no memory for a template");
         if (r < 0) {
-                close_all(state_fd, layer_fds, nlayers);
+                close_all(state_fd, layer_fds, nlayers, file_fds, nfiles);
                 return r;
         }
         t->refs = 1;
@@ -50,6 +56,9 @@ int template_import(int state_fd, const int *layer_fds, unsigned nlayers, struct
         t->nlayers = nlayers;
         for (unsigned i = 0; i < nlayers; i++)
                 t->layer_fds[i] = layer_fds[i];
+        t->nfiles = nfiles;
+        for (unsigned i = 0; i < nfiles; i++)
+                t->file_fds[i] = file_fds[i];
         *out = t;
         return 0;
 }
@@ -64,6 +73,6 @@ void template_unref(struct template *t)
 {
         if (!t || __atomic_sub_fetch(&t->refs, 1, __ATOMIC_ACQ_REL) > 0)
                 return;
-        close_all(t->state_fd, t->layer_fds, t->nlayers);
+        close_all(t->state_fd, t->layer_fds, t->nlayers, t->file_fds, t->nfiles);
         free(t);
 }

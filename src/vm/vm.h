@@ -21,6 +21,7 @@
 
 #include "base/err.h"
 #include "boot/boot.h"
+#include "devices/device.h"
 #include "io/loop.h"
 #include "mem/tlb.h"
 #include "vm/template.h"
@@ -52,7 +53,11 @@ typedef void vm_event_fn(void *data, enum vm_event event, const struct vm_event_
 struct vm_shape {
         uint64_t memory_bytes;
         uint32_t vcpus;
-        uint32_t debug_exit_port; /* 0: none */
+        uint32_t debug_exit_port;     /* 0: none */
+        uint32_t ndisks;              /* at most DEVICE_DISKS_MAX */
+        uint32_t rng, virtio_console; /* 0 or 1 */
+        uint32_t virtio_cmdline; /* 1: the guest finds virtio devices by its command line, not by
+                                  * ACPI */
 };
 
 /* RECORD_VM, version 1: the machine, and the fork that this template was made for. */
@@ -63,11 +68,21 @@ struct vm_record {
         uint32_t layers;        /* memory layers that belong to this state */
 };
 
+/* Where a disk's own writes go: an empty file, open for both and for reading only, or memory. */
+struct vm_overlay {
+        bool given; /* false: memory */
+        int fd, ro_fd;
+};
+
 struct vm_options {
         struct vm_shape shape; /* vm_create; vm_spawn takes the template's */
         struct loop *loop;     /* borrowed; its wake function is the machine's from now on */
         int console_in_fd;     /* owned by the machine from now on, -1: none */
         int console_out_fd;
+        /* vm_create: shape.ndisks of them; vm_spawn: overlays for the template's disks. Descriptors
+         * are the machine's from now on, also on failure. */
+        struct device_disk disks[DEVICE_DISKS_MAX];
+        struct vm_overlay overlays[DEVICE_DISKS_MAX];
         int kick_signal; /* its handler is installed by vm_kick_init() */
         enum ramet_hugepages hugepages;
         enum ramet_cow cow;
@@ -100,11 +115,19 @@ int vm_spawn(struct template *tmpl, const struct vm_options *options, uint32_t i
 /* The same in two steps. A shell is a machine of @options->shape with all that needs no template:
  * KVM's side of it, addresses for its memory, and after vm_start() its threads. It has no console
  * yet. vm_adopt() makes it that clone; a shell of another shape is refused (-EINVAL), and a shell
- * that could not adopt is only good for vm_destroy(). The console descriptors are the machine's
- * from now on, even on failure; those in @options are not looked at. */
+ * that could not adopt is only good for vm_destroy(). All of @files are the machine's
+ * from now on, even on failure; descriptors in @options are not looked at. */
 int vm_shell(const struct vm_options *options, struct vm **vm, struct err *err);
-int vm_adopt(struct vm *vm, struct template *tmpl, int console_in_fd, int console_out_fd,
+struct vm_clone_files {
+        int console_in_fd, console_out_fd;            /* -1: none */
+        struct vm_overlay overlays[DEVICE_DISKS_MAX]; /* as many as the shape has disks */
+};
+int vm_adopt(struct vm *vm, struct template *tmpl, const struct vm_clone_files *files,
              uint32_t index, uint32_t count, struct err *err);
+
+/* Files for the overlays that the disks write after the next freeze; the machine's from now on.
+ * What a disk has been given and not used yet is closed. */
+void vm_give_overlays(struct vm *vm, const struct vm_overlay overlays[DEVICE_DISKS_MAX]);
 
 /* Create the vCPU threads; they wait. Afterwards the process can be confined. */
 int vm_start(struct vm *vm, struct err *err);

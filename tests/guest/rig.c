@@ -152,9 +152,11 @@ void rig_shell(struct rig *r, unsigned vcpus, uint64_t memory_bytes)
 
 void rig_adopt(struct rig *r, struct template *tmpl, uint32_t index, uint32_t count)
 {
+        const struct vm_clone_files files = {.console_in_fd = r->console_in_fd,
+                                             .console_out_fd = r->console_out_fd};
         struct err err = {0};
 
-        if (vm_adopt(r->vm, tmpl, r->console_in_fd, r->console_out_fd, index, count, &err) < 0)
+        if (vm_adopt(r->vm, tmpl, &files, index, count, &err) < 0)
                 fail_msg("adopting a template: %s", err.text);
         r->console_in_fd = r->console_out_fd = -1;
 }

@@ -152,16 +152,17 @@ static void generation_id_is_new_and_announced(void **state)
 
 static void a_shell_becomes_the_clone(void **state)
 {
+        const struct vm_clone_files no_files = {.console_in_fd = -1, .console_out_fd = -1};
         struct rig parent, shell, other;
         struct template *t;
 
         rig_shell(&shell, 2, 64 * MIB); /* made before there is a template */
         rig_shell(&other, 2, 32 * MIB);
         t = at_doorbell(&parent, "fpu.elf", "", 2, 2);
-        assert_int_equal(vm_adopt(other.vm, t, -1, -1, 1, 2, &err), -EINVAL);
+        assert_int_equal(vm_adopt(other.vm, t, &no_files, 1, 2, &err), -EINVAL);
         assert_non_null(strstr(err.text, "a shell of 2 vCPUs"));
         rig_adopt(&shell, t, 2, 2);
-        assert_int_equal(vm_adopt(shell.vm, t, -1, -1, 2, 2, &err), -EINVAL); /* once only */
+        assert_int_equal(vm_adopt(shell.vm, t, &no_files, 2, 2, &err), -EINVAL); /* once only */
         template_unref(t);
         vm_run(shell.vm);
         expect_end(&parent, 0, "fpu: ok number=0 cpus=2");
@@ -217,7 +218,7 @@ static void damaged_state_is_refused_or_harmless(void **state)
                         data[(size_t)rand() % (size_t)st.st_size] ^= (uint8_t)(1 << rand() % 8);
                 fd = sealed_copy(data, round % 5 ? (size_t)st.st_size
                                                  : (size_t)rand() % (size_t)st.st_size);
-                assert_int_equal(template_import(fd, &layer, 1, &bad, &err), 0);
+                assert_int_equal(template_import(fd, &layer, 1, NULL, 0, &bad, &err), 0);
                 memset(&clone, 0, sizeof clone);
                 assert_int_equal(loop_create(false, &clone.loop), 0);
                 o = (struct vm_options){.loop = clone.loop,
@@ -247,7 +248,7 @@ static void a_template_must_be_sealed(void **state)
         int layer = memfd_create("layer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
         struct template *t;
 
-        assert_int_equal(template_import(state_fd, &layer, 1, &t, &err), -EINVAL);
+        assert_int_equal(template_import(state_fd, &layer, 1, NULL, 0, &t, &err), -EINVAL);
         assert_non_null(strstr(err.text, "not sealed"));
 }
 

@@ -556,7 +556,7 @@ static struct template *without(const struct template *t, uint32_t kind)
         assert_int_equal(record_finish(&w, &fd, &err), 0);
         record_writer_fini(&w);
         record_reader_fini(&reader);
-        assert_int_equal(template_import(fd, &layer, 1, &bad, &err), 0);
+        assert_int_equal(template_import(fd, &layer, 1, NULL, 0, &bad, &err), 0);
         return bad;
 }
 

@@ -10,7 +10,9 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <errno.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "devices/registry.h"
@@ -38,6 +40,9 @@ struct fake {
         enum device_event event;
         uint64_t arg;
         void (*on_notify)(struct fake *f, enum device_event event);
+        unsigned nslots;
+        struct device_slot slots[DEVICE_SLOTS_MAX];
+        atomic_int held; /* hold() less release() */
 };
 
 static inline void fake_irq(void *machine, unsigned gsi, bool level)
@@ -59,6 +64,37 @@ static inline void fake_notify(void *machine, enum device_event event, uint64_t 
         f->arg = arg;
         if (f->on_notify)
                 f->on_notify(f, event);
+}
+
+static inline int fake_slot(void *machine, struct device_slot *slot)
+{
+        struct fake *f = machine;
+
+        if (f->nslots == DEVICE_SLOTS_MAX)
+                return -ENOSPC;
+        *slot = (struct device_slot){
+                .base = LAYOUT_VIRTIO + f->nslots * 0x1000ull,
+                .gsi = 16 + f->nslots % 8,
+                .notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+                .irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+        };
+        assert_true(slot->notify_fd >= 0 && slot->irq_fd >= 0);
+        f->slots[f->nslots++] = *slot;
+        return 0;
+}
+
+static inline void fake_hold(void *machine)
+{
+        struct fake *f = machine;
+
+        atomic_fetch_add(&f->held, 1);
+}
+
+static inline void fake_release(void *machine)
+{
+        struct fake *f = machine;
+
+        assert_true(atomic_fetch_sub(&f->held, 1) > 0);
 }
 
 /* Everything but the device. */
@@ -83,6 +119,9 @@ static inline void fake_machine(struct fake *f)
         f->env.mem = &f->access;
         f->env.irq = fake_irq;
         f->env.notify = fake_notify;
+        f->env.slot = fake_slot;
+        f->env.hold = fake_hold;
+        f->env.release = fake_release;
         f->env.machine = f;
 }
 
@@ -92,8 +131,8 @@ static inline void fake_init(struct fake *f, const struct device_ops *ops)
 
         fake_machine(f);
         f->ops = ops;
-        assert_int_equal(ops->create(&f->env, &f->params, &f->dev, f->windows, &f->nwindows, &err),
-                         0);
+        assert_int_equal(
+                ops->create(&f->env, &f->params, 0, &f->dev, f->windows, &f->nwindows, &err), 0);
         assert_non_null(f->dev);
         assert_in_range(f->nwindows, 0, DEVICE_WINDOWS);
 }
@@ -105,6 +144,10 @@ static inline void fake_fini(struct fake *f)
         chardev_destroy(f->env.console, 0);
         loop_destroy(f->env.loop);
         free(f->mem.regions[0].hva);
+        for (unsigned i = 0; i < f->nslots; i++) {
+                close(f->slots[i].notify_fd);
+                close(f->slots[i].irq_fd);
+        }
         close(f->in);
         close(f->out);
 }

@@ -57,14 +57,15 @@ static void is_not_there_unless_asked_for(void **state)
         void *dev = &n;
         struct err err;
 
-        assert_int_equal(debug_exit_ops.create(&fx.env, &none, &dev, windows, &n, &err), 0);
+        assert_int_equal(debug_exit_ops.create(&fx.env, &none, 0, &dev, windows, &n, &err), 0);
         assert_null(dev);
         assert_int_equal(n, 0);
         debug_exit_ops.destroy(NULL);
-        assert_int_equal(debug_exit_ops.create(&fx.env, &high, &dev, windows, &n, &err), -EINVAL);
+        assert_int_equal(debug_exit_ops.create(&fx.env, &high, 0, &dev, windows, &n, &err),
+                         -EINVAL);
         assert_string_equal(err.text, "debug-exit: port 0xfffd: its 4 ports end past 0xffff");
         high.debug_exit_port = 0xfffc;
-        assert_int_equal(debug_exit_ops.create(&fx.env, &high, &dev, windows, &n, &err), 0);
+        assert_int_equal(debug_exit_ops.create(&fx.env, &high, 0, &dev, windows, &n, &err), 0);
         debug_exit_ops.destroy(dev);
 }
 

@@ -64,7 +64,7 @@ static void a_machine_without_that_memory_is_refused(void **state)
         fake_machine(&small);
         small.mem.regions[0].size = LAYOUT_VMGENID;
         assert_int_equal(
-                vmgenid_ops.create(&small.env, &small.params, &small.dev, windows, &n, &err),
+                vmgenid_ops.create(&small.env, &small.params, 0, &small.dev, windows, &n, &err),
                 -EINVAL);
         assert_string_equal(err.text, "vmgenid: the machine has no memory at 0xff000");
         assert_null(small.dev);

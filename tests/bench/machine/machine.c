@@ -294,6 +294,7 @@ static struct template *descend(struct template *t, unsigned depth)
 static void measure_spawn_depth(unsigned depth, unsigned rounds)
 {
         struct machine parent, clone;
+        struct vm_clone_files files;
         struct template *t;
         struct vm_options o;
 
@@ -306,8 +307,10 @@ static void measure_spawn_depth(unsigned depth, unsigned rounds)
                 if (vm_shell(&o, &clone.vm, &err) < 0 || vm_start(clone.vm, &err) < 0)
                         die("shell");
                 usleep(10000); /* KVM has settled */
+                files = (struct vm_clone_files){.console_in_fd = -1,
+                                                .console_out_fd = o.console_out_fd};
                 t0 = vm_now_ns();
-                if (vm_adopt(clone.vm, t, -1, o.console_out_fd, 1, 1, &err) < 0)
+                if (vm_adopt(clone.vm, t, &files, 1, 1, &err) < 0)
                         die("adopt");
                 printf("%llu\n", (unsigned long long)(vm_now_ns() - t0));
                 finish(&clone);
