@@ -395,6 +395,11 @@ static const struct chardev_ops console_ops = {
         .output_ready = serial_output_ready,
 };
 
+/* What is typed goes to another device. */
+static const struct chardev_ops output_ops = {
+        .output_ready = serial_output_ready,
+};
+
 /* ---- life, and saved state ---- */
 
 static int serial_create(const struct device_env *env, const struct device_params *params,
@@ -412,7 +417,7 @@ static int serial_create(const struct device_env *env, const struct device_param
         windows[0] = (struct device_window){DEVICE_PIO, LAYOUT_PORT_SERIAL, PORTS};
         *nwindows = 1;
         *dev = s;
-        chardev_attach(env->console, &console_ops, s);
+        chardev_attach(env->console, params->virtio_console ? &output_ops : &console_ops, s);
         return 0;
 }
 
@@ -422,7 +427,7 @@ static void serial_destroy(void *dev)
 
         if (!s)
                 return;
-        chardev_attach(s->env->console, NULL, NULL);
+        chardev_detach(s->env->console, s);
         pthread_mutex_destroy(&s->lock);
         free(s);
 }

@@ -58,11 +58,14 @@ struct chardev {
         struct nbfd out;               /* [t] */
         struct loop_watch *in_watch;   /* [t] NULL while the device has no room */
         struct loop_watch *out_watch;  /* [t] only while the descriptor is full */
-        const struct chardev_ops *ops; /* [t] NULL: no device */
-        void *dev;                     /* [t] */
-        atomic_bool kick_pending;      /* [a] as wake_pending in loop.c */
-        atomic_bool input_waiting;     /* [a] no room was seen; pairs with chardev_input_ready() */
-        atomic_bool input_wanted;      /* [a] the kick is about input, too */
+        struct chardev_user {
+                const struct chardev_ops *ops; /* NULL: the place is free */
+                void *dev;
+        } users[CHARDEV_DEVICES];         /* [t] */
+        const struct chardev_user *input; /* [t] the one that takes input, or NULL */
+        atomic_bool kick_pending;         /* [a] as wake_pending in loop.c */
+        atomic_bool input_waiting; /* [a] no room was seen; pairs with chardev_input_ready() */
+        atomic_bool input_wanted;  /* [a] the kick is about input, too */
         pthread_mutex_t lock;
         size_t head;              /* [m] changed by the loop's thread only */
         size_t len;               /* [m] */
@@ -198,8 +201,12 @@ static void consumed(struct chardev *cd, size_t n, bool discard)
         if (tell)
                 cd->full_seen = false;
         pthread_mutex_unlock(&cd->lock);
-        if (tell && cd->ops && cd->ops->output_ready)
-                cd->ops->output_ready(cd->dev);
+        for (size_t i = 0; tell && i < CHARDEV_DEVICES; i++) {
+                const struct chardev_user *u = &cd->users[i];
+
+                if (u->ops && u->ops->output_ready)
+                        u->ops->output_ready(u->dev);
+        }
 }
 
 /* Write once. 0: nothing is left; 1: go on; -EAGAIN: the descriptor is full. */
@@ -262,12 +269,13 @@ static void end_input(struct chardev *cd)
  */
 static size_t room_or_wait(struct chardev *cd)
 {
-        size_t room = cd->ops->input_room(cd->dev);
+        const struct chardev_user *u = cd->input;
+        size_t room = u->ops->input_room(u->dev);
 
         if (room > 0)
                 return room;
         atomic_store(&cd->input_waiting, true); /* pairs with chardev_input_ready() */
-        room = cd->ops->input_room(cd->dev);
+        room = u->ops->input_room(u->dev);
         if (room > 0)
                 atomic_store(&cd->input_waiting, false);
         return room;
@@ -289,7 +297,7 @@ static bool read_some(struct chardev *cd)
                 end_input(cd);
                 return false;
         }
-        cd->ops->input(cd->dev, buf, (size_t)n);
+        cd->input->ops->input(cd->input->dev, buf, (size_t)n);
         return true;
 }
 
@@ -300,7 +308,7 @@ static void pump_input(struct chardev *cd)
 {
         bool more = true;
 
-        if (!cd->ops || cd->in.kind == NBFD_NONE)
+        if (!cd->input || cd->in.kind == NBFD_NONE)
                 return;
         if (cd->in.kind == NBFD_FILE) {
                 for (int i = 0; i < MAX_ROUNDS && more; i++)
@@ -434,14 +442,31 @@ free_cd:
 
 void chardev_attach(struct chardev *cd, const struct chardev_ops *ops, void *dev)
 {
-        cd->ops = ops;
-        cd->dev = dev;
-        if (ops) { /* from the loop: the device may still be restored */
-                atomic_store(&cd->input_wanted, true);
-                kick(cd);
-        } else {
-                loop_remove(cd->in_watch);
-                cd->in_watch = NULL;
+        struct chardev_user *u = cd->users;
+
+        while (u->ops)
+                u++;
+        *u = (struct chardev_user){ops, dev};
+        if (!ops->input)
+                return;
+        cd->input = u;
+        atomic_store(&cd->input_wanted, true); /* from the loop: the device may still be restored */
+        kick(cd);
+}
+
+void chardev_detach(struct chardev *cd, void *dev)
+{
+        for (size_t i = 0; i < CHARDEV_DEVICES; i++) {
+                struct chardev_user *u = &cd->users[i];
+
+                if (!u->ops || u->dev != dev)
+                        continue;
+                if (cd->input == u) {
+                        cd->input = NULL;
+                        loop_remove(cd->in_watch);
+                        cd->in_watch = NULL;
+                }
+                *u = (struct chardev_user){0};
         }
 }
 
@@ -474,7 +499,8 @@ void chardev_destroy(struct chardev *cd, unsigned linger_ms)
 {
         if (!cd)
                 return;
-        chardev_attach(cd, NULL, NULL);
+        for (size_t i = 0; i < CHARDEV_DEVICES; i++)
+                chardev_detach(cd, cd->users[i].dev);
         linger(cd, linger_ms < 60000 ? linger_ms : 60000);
         loop_remove(cd->out_watch);
         loop_remove(cd->kick_watch);

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A character backend between a guest's serial port and two descriptors. Output goes into a bounded
+ * A character backend between a guest's console and two descriptors. Output goes into a bounded
  * buffer, which the loop thread writes out as the descriptor takes it; a full buffer is the
  * device's to show to its guest (a UART leaves its transmitter-empty bit clear), never a reason to
  * block a vCPU. Input is read only as fast as the device takes it.
+ *
+ * Two devices may share one: a serial port for the first messages, and a console that takes over.
+ * What both write is one stream; input goes to one of them.
  *
  * Not part of saved state: bytes that wait here belong to the process that took them from its
  * guest, so that a clone never prints its parent's output again.
@@ -22,7 +25,8 @@
 struct chardev;
 
 struct chardev_ops {
-        /* Room in the device for input, in bytes: how much of the next input it would take. */
+        /* Room in the device for input, in bytes: how much of the next input it would take. NULL
+         * (with input): the device takes none. Loop thread. */
         size_t (*input_room)(void *dev);
         /* Input, never more than input_room() said. Loop thread. */
         void (*input)(void *dev, const void *data, size_t len);
@@ -39,8 +43,11 @@ int chardev_create(struct loop *loop, int in_fd, int out_fd, struct chardev **cd
 /* Writes out what it can without blocking for longer than @linger_ms in all, then closes. */
 void chardev_destroy(struct chardev *cd, unsigned linger_ms);
 
-/* Attach the device. NULL ops detaches. */
+/* Attach a device, one of at most CHARDEV_DEVICES, of which at most one takes input; or take it off
+ * again (one that is not attached: nothing happens). Both hear output_ready. */
+#define CHARDEV_DEVICES 2
 void chardev_attach(struct chardev *cd, const struct chardev_ops *ops, void *dev);
+void chardev_detach(struct chardev *cd, void *dev);
 
 /* Take up to @len bytes of output; returns how many were taken. Never blocks. */
 size_t chardev_write(struct chardev *cd, const void *data, size_t len);

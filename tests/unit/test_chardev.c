@@ -309,7 +309,7 @@ static void input_comes_as_the_device_takes_it(void **state)
         assert_int_equal(d->len, 7);
         chardev_input_ready(cd); /* without having room: fine */
         settle();
-        chardev_attach(cd, NULL, NULL);
+        chardev_detach(cd, d);
         make_room(d, 4);
         chardev_input_ready(cd);
         settle();
@@ -408,6 +408,61 @@ static void input_from_a_file_is_read_to_its_end(void **state)
         assert_memory_equal(d->got + 49997, "end", 3);
         chardev_destroy(cd, 0);
         free(d);
+}
+
+/* ---- two devices ---- */
+
+static const struct chardev_ops output_ops = {
+        .output_ready = output_ready,
+};
+
+static void two_devices_share_output_and_one_gets_the_input(void **state)
+{
+        static char buf[SIZE];
+        struct device *serial = device_new(10), *console = device_new(10);
+        int in[2], out[2];
+        struct chardev *cd;
+        char got[16] = {0};
+
+        assert_int_equal(pipe2(in, O_CLOEXEC), 0);
+        assert_int_equal(pipe2(out, O_CLOEXEC | O_NONBLOCK), 0);
+        assert_int_equal(chardev_create(loop, in[0], out[1], &cd), 0);
+        chardev_attach(cd, &output_ops, serial);
+        assert_int_equal(write(in[1], "abc", 3), 3);
+        settle(); /* nobody takes input: nothing is read, nothing spins */
+        expect_quiet();
+        chardev_attach(cd, &ops, console);
+        settle();
+        assert_int_equal(console->len, 3);
+        assert_memory_equal(console->got, "abc", 3);
+        assert_int_equal(serial->len, 0);
+
+        while (chardev_write(cd, buf, SIZE) > 0) /* full: both hear when it is not any more */
+                settle();
+        serial->ready = console->ready = 0;
+        while (read(out[0], buf, sizeof buf) > 0)
+                settle();
+        assert_int_equal(serial->ready, 1);
+        assert_int_equal(console->ready, 1);
+
+        chardev_detach(cd, serial); /* the other one goes on */
+        chardev_detach(cd, serial);
+        assert_int_equal(write(in[1], "def", 3), 3);
+        settle();
+        assert_int_equal(console->len, 6);
+        chardev_attach(cd, &output_ops, serial); /* the place is free again */
+        chardev_detach(cd, console);
+        assert_int_equal(write(in[1], "ghi", 3), 3);
+        settle();
+        assert_int_equal(console->len, 6);
+        assert_int_equal(chardev_write(cd, "end", 3), 3);
+        settle();
+        assert_int_equal(read(out[0], got, sizeof got), 3);
+        chardev_destroy(cd, 0);
+        close(in[1]);
+        close(out[0]);
+        free(serial);
+        free(console);
 }
 
 /* ---- other kinds of descriptor ---- */
@@ -665,6 +720,8 @@ int main(void)
                 CASE(an_ended_input_does_not_spin),
                 EPOLL(an_ended_input_does_not_spin),
                 CASE(input_from_a_file_is_read_to_its_end),
+                CASE(two_devices_share_output_and_one_gets_the_input),
+                EPOLL(two_devices_share_output_and_one_gets_the_input),
                 CASE(one_socket_serves_both_ways),
                 EPOLL(one_socket_serves_both_ways),
                 CASE(a_terminal_is_not_waited_for_nor_changed),

@@ -183,6 +183,24 @@ static void input_waits_until_there_is_room(void **state)
         assert_int_equal(in(LSR), 0x60);
 }
 
+/* With a virtio console the port still prints, and hears nothing. */
+static void with_a_virtio_console_it_only_prints(void **state)
+{
+        struct fake f;
+        struct err err;
+
+        fake_machine(&f);
+        f.params.virtio_console = true;
+        f.ops = &serial_ops;
+        assert_int_equal(f.ops->create(&f.env, &f.params, 0, &f.dev, f.windows, &f.nwindows, &err),
+                         0);
+        fake_write(&f, 0, THR, 1, 'x');
+        assert_string_equal(fake_output(&f), "x");
+        fake_type(&f, "abc");
+        assert_int_equal(fake_read(&f, 0, LSR, 1), 0x60);
+        fake_fini(&f);
+}
+
 static void clearing_the_fifo_makes_room(void **state)
 {
         out(FCR, 0x01);
@@ -489,6 +507,7 @@ int main(void)
                 CASE(input_without_fifo_comes_byte_by_byte),
                 CASE(fifo_tells_trigger_from_timeout),
                 CASE(input_waits_until_there_is_room),
+                cmocka_unit_test(with_a_virtio_console_it_only_prints),
                 CASE(clearing_the_fifo_makes_room),
                 CASE(loopback_brings_bytes_and_lines_back),
                 CASE(a_full_console_is_a_busy_transmitter),
