@@ -14,6 +14,17 @@
  *
  * Why the section must have begun before anything is taken: what is posted later than sync_enter()
  * belongs to a change that waits for this section to end.
+ *
+ * Loans. A disk has many requests in flight, and few generations at a time: a flush or a stop makes
+ * a new one, and waits for all older ones. So a loan is not one request but all those that were
+ * started in sections of one generation:
+ *
+ *      free --- the first of its generation: sync_lend() ---> out, count 1
+ *      out  --- another one, in a section of the same generation ---> out, count + 1
+ *      out  --- the last one is returned: sync_exit() ---> free
+ *
+ * An initiator that waits for that generation waits for all of them, as it would for each. Nothing
+ * is added to what it waits for, since the section that began a later one was there before it.
  */
 #include "mem/access.h"
 
@@ -54,12 +65,27 @@ static void forget(struct guest_access *a)
                 tlb_apply(a->tlb, &taken);
 }
 
+/* Whoever keeps this thread out may be waiting for its loans. */
+static void enter(struct guest_access *a)
+{
+        if (a->lent) {
+                if (sync_try_enter(a->part))
+                        return;
+                a->settle(a->settle_data);
+                assert(a->lent == 0);
+        }
+        sync_enter(a->part);
+}
+
 void guest_access_begin(struct guest_access *a)
 {
-        if (a->depth++ > 0)
+        if (a->depth > 0) {
+                a->depth++;
                 return;
+        }
         if (a->part && !a->exclusive)
-                sync_enter(a->part);
+                enter(a);
+        a->depth = 1;
         forget(a);
 }
 
@@ -72,8 +98,75 @@ void guest_access_end(struct guest_access *a)
 
 void guest_access_exclusive(struct guest_access *a, bool exclusive)
 {
-        assert(a->depth == 0);
+        assert(a->depth == 0 && a->lent == 0 && a->unlent == 0);
         a->exclusive = exclusive;
+}
+
+/* --- loans --- */
+
+void guest_access_lending(struct guest_access *a, void (*settle)(void *data), void *data)
+{
+        a->settle = settle;
+        a->settle_data = data;
+        for (unsigned i = 0; a->part && i < GUEST_ACCESS_LOANS; i++)
+                sync_join(a->part->domain, &a->loans[i].part, NULL, NULL);
+}
+
+void guest_access_lending_end(struct guest_access *a)
+{
+        assert(a->lent == 0);
+        for (unsigned i = 0; i < GUEST_ACCESS_LOANS; i++)
+                sync_leave(&a->loans[i].part);
+}
+
+/* One that is out in this section's generation, else one that is free, else none. */
+static struct guest_loan *find_loan(struct guest_access *a)
+{
+        struct guest_loan *free = NULL;
+
+        for (unsigned i = 0; i < GUEST_ACCESS_LOANS; i++) {
+                struct guest_loan *loan = &a->loans[i];
+
+                if (loan->count == 0)
+                        free = loan;
+                else if (sync_same_generation(&loan->part, a->part))
+                        return loan;
+        }
+        return free;
+}
+
+unsigned guest_access_lend(struct guest_access *a)
+{
+        struct guest_loan *loan;
+
+        if (!a->part || a->exclusive) {
+                a->unlent++;
+                return GUEST_ACCESS_NO_LOAN;
+        }
+        assert(a->depth > 0);
+        loan = find_loan(a);
+        if (!loan) {
+                a->settle(a->settle_data);
+                loan = find_loan(a);
+                assert(loan);
+        }
+        if (loan->count++ == 0)
+                sync_lend(a->part, &loan->part);
+        a->lent++;
+        return (unsigned)(loan - a->loans);
+}
+
+void guest_access_return(struct guest_access *a, unsigned loan)
+{
+        if (loan == GUEST_ACCESS_NO_LOAN) {
+                assert(a->unlent > 0);
+                a->unlent--;
+                return;
+        }
+        assert(loan < GUEST_ACCESS_LOANS && a->loans[loan].count > 0);
+        a->lent--;
+        if (--a->loans[loan].count == 0)
+                sync_exit(&a->loans[loan].part);
 }
 
 /* --- guest-physical --- */

@@ -41,7 +41,8 @@
 #include "mem/tlb.h"
 #include "sync/sync.h"
 
-#define GUEST_ACCESS_LOANS 4
+#define GUEST_ACCESS_LOANS   4
+#define GUEST_ACCESS_NO_LOAN GUEST_ACCESS_LOANS /* the number of those that nobody waits for */
 
 /* I/O in flight that uses translations of sections of one generation (sync.h). */
 struct guest_loan {
@@ -58,6 +59,8 @@ struct guest_access {
         bool bypass;                   /* [t] do not use the cache; may be set at any time */
         bool walking;                  /* [t] what is read now are page tables */
         struct guest_loan loans[GUEST_ACCESS_LOANS]; /* [t] */
+        unsigned lent;                               /* [t] loans that are out */
+        unsigned unlent;                             /* [t] the same, of GUEST_ACCESS_NO_LOAN */
         void (*settle)(void *data);                  /* [I] see guest_access_lending() */
         void *settle_data;                           /* [I] */
 };
@@ -80,8 +83,8 @@ struct guest_view {
 void guest_access_init(struct guest_access *a, const struct guest_mem *mem,
                        struct sync_participant *part, struct tlb *tlb);
 
-/* Begin and end a section; they nest. begin waits while the machine is stopped by another thread.
- */
+/* Begin and end a section; they nest. begin waits while the machine is stopped by another thread,
+ * and may settle before (see below). */
 void guest_access_begin(struct guest_access *a);
 void guest_access_end(struct guest_access *a);
 /* After this thread's sync_stop(), and before its sync_resume(). Outside all sections. */
@@ -112,15 +115,19 @@ void guest_access_wrote(struct guest_access *a, uint64_t gpa, uint64_t len);
  * A read or write of a file that the kernel does by itself outlives the section in which it was
  * started: the section is lent to it. Whoever stops the machine waits for it, too. So its thread
  * must never wait for a section while something is lent that only it can take back: begin() then
- * calls @settle first, which waits until every loan has been returned (loop_io_settle()). */
+ * calls @settle first, which waits until every loan has been returned (loop_io_settle()). For the
+ * same reason a thread that has lent something must not stop or flush the machine itself. */
 
 /* Join the loans to the machine; before the first loan. guest_access_lending_end: leave again, with
- * nothing lent. */
+ * nothing lent. Without a participant both do nothing. */
 void guest_access_lending(struct guest_access *a, void (*settle)(void *data), void *data);
 void guest_access_lending_end(struct guest_access *a);
-/* Inside a section, or while this thread has stopped the machine (then there must be nothing in
- * flight at the resume): spans may be used until the loan is returned. Its number, 0 to
- * GUEST_ACCESS_LOANS - 1. May settle, when loans of that many generations are out. */
+/* Inside a section: spans may be used until the loan is returned. Its number, 0 to
+ * GUEST_ACCESS_LOANS - 1. May settle, when loans of that many generations are out.
+ *
+ * While this thread has stopped the machine, and where there is no participant, nobody can change
+ * anything that has to be waited for: the number is GUEST_ACCESS_NO_LOAN, to be returned like any
+ * other, and before the machine is let go. */
 unsigned guest_access_lend(struct guest_access *a);
 /* From anywhere in the thread, section or not; guest_access_wrote() comes before. */
 void guest_access_return(struct guest_access *a, unsigned loan);

@@ -183,6 +183,11 @@ void sync_lend(const struct sync_participant *from, struct sync_participant *io)
                           atomic_fetch_add(&d->lent, 1));
 }
 
+bool sync_same_generation(const struct sync_participant *io, const struct sync_participant *p)
+{
+        return sync_entered(io) == sync_entered(p);
+}
+
 /* --- initiators --- */
 
 /* Is @p inside with a generation below @upto? If so, and @sleep, have it wake us. */

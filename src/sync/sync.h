@@ -151,6 +151,10 @@ void sync_exit(struct sync_participant *p);
  * @io is inside until sync_exit(@io), which may come from any thread (it happens after this call).
  * Own thread of @from, or, when @from is an I/O in flight, the one that would end it. */
 void sync_lend(const struct sync_participant *from, struct sync_participant *io);
+/* Did both, which are inside, enter with the same generation? Then whoever waits for one waits for
+ * the other, and what @io stands for may use what @p looked up, until both are outside. By a thread
+ * that keeps both from leaving. */
+bool sync_same_generation(const struct sync_participant *io, const struct sync_participant *p);
 
 /* After each sync_enter, and before any cached translation is used: what was posted since the last
  * time, false when nothing was. Own thread. */
