@@ -90,9 +90,11 @@ void disk_give_overlay(struct disk *disk, int fd, int ro_fd);
 
 /* As in struct device_ops. prepare makes the next overlay, and merges layers when there would be
  * too many; freeze puts it on top; publish seals what was below it. A disk that wrote nothing since
- * its last freeze gets no new layer. A read-only one never does. */
+ * its last freeze gets no new layer. A read-only one never does. save, which comes before freeze,
+ * says what clones will be given: what disk_files() has after the publish. */
 int disk_freeze_prepare(struct disk *disk, struct err *err);
-void disk_freeze(struct disk *disk, struct disk_record *record);
+void disk_save(const struct disk *disk, struct disk_record *record);
+void disk_freeze(struct disk *disk);
 int disk_freeze_publish(struct disk *disk, struct err *err);
 void disk_freeze_cancel(struct disk *disk);
 /* The files of the layers of the last freeze, borrowed, open for reading only (or sealed). Returns
