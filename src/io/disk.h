@@ -10,7 +10,9 @@
  * for everybody and puts an empty overlay on it, in the parent as in each clone; so the image is
  * never written from then on, and no machine's writes can be in another's disk.
  *
- * overlay.h has the format of an overlay, which is a sparse file or a memfd.
+ * overlay.h has the format of an overlay, which is a sparse file or a memfd. In memory it dies with
+ * the last machine that has it. In a file it has, after a crash of the host or the death of the
+ * process, all that was flushed, and of each other sector what is old or what is new.
  *
  * Threads: the loop's.
  */
@@ -24,15 +26,15 @@
 #include "base/err.h"
 #include "io/loop.h"
 
-#define DISK_SECTOR     512u
-#define DISK_LAYERS_MAX 16 /* the image counts; a freeze merges overlays when there would be more  \
-                            */
+#define DISK_SECTOR 512u
+#define DISK_LAYERS_MAX                                                                            \
+        16 /* with image and top; a freeze merges overlays when there would be more */
 
 struct disk;
 
 struct disk_options {
         int image_fd, image_ro_fd;     /* see struct device_disk; the disk's from now on */
-        int overlay_fd, overlay_ro_fd; /* the same */
+        int overlay_fd, overlay_ro_fd; /* the same; best a file of overlay_create_file() */
         bool readonly;
         const char *name; /* of the image, for messages and for the overlays' headers; copied */
 };
@@ -53,7 +55,8 @@ enum disk_op {
         DISK_READ,
         DISK_WRITE,
         DISK_FLUSH,        /* what was written before is on the medium, if it has one */
-        DISK_DISCARD,      /* contents are given up; they read as zeros afterwards */
+        DISK_DISCARD,      /* contents are given up: zeros afterwards where the files can, else as
+                            * they were */
         DISK_WRITE_ZEROES, /* read as zeros; their space may be given up */
 };
 
@@ -72,8 +75,11 @@ struct disk_request {
         void *inner; /* the disk's own, for the time of the request */
 };
 
+#define DISK_REQUESTS_MAX 1024
+
 /* Start it. Checked again here: what leaves the disk, or writes a read-only one, ends with -EINVAL
- * or -EROFS. done() is never called from within. */
+ * or -EROFS. Neither landed() nor done() is called from within. Beyond DISK_REQUESTS_MAX, requests
+ * wait for done() of an earlier one, so who lends memory to requests must not have more. */
 void disk_submit(struct disk *disk, struct disk_request *request);
 
 /* --- forks; nothing is in flight --- */
@@ -85,7 +91,8 @@ struct disk_record {
         uint32_t readonly; /* 0 or 1 */
 };
 
-/* The file for the overlay that the next freeze makes; taken. Without one it is in memory. */
+/* The file for the overlay that the next freeze makes; taken. Without one it is in memory. One that
+ * was given before and not used is closed. A file of overlay_create_file(), or an empty one. */
 void disk_give_overlay(struct disk *disk, int fd, int ro_fd);
 
 /* As in struct device_ops. prepare makes the next overlay, and merges layers when there would be

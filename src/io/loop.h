@@ -56,6 +56,7 @@ enum loop_io_op {
         LOOP_IO_WRITE,     /* pwritev */
         LOOP_IO_SYNC,      /* fdatasync */
         LOOP_IO_FALLOCATE, /* fallocate: mode, offset, len */
+        LOOP_IO_NOP,       /* nothing, with result 0: landed() and done() come as with the others */
 };
 
 struct loop_io {
@@ -65,7 +66,8 @@ struct loop_io {
         uint64_t offset, len;
         const struct iovec *iov; /* READ, WRITE: good until landed() */
         unsigned niov;           /* 1 to 1024 */
-        /* NULL: nothing to do. May start others. */
+        /* NULL: nothing to do. landed() may start others; where done is NULL the struct is the
+         * caller's again in landed(), which may start the same one anew, or free it. */
         void (*landed)(struct loop_io *io);
         void (*done)(struct loop_io *io);
         int result;           /* bytes, or 0; -errno. It may be less than was asked for */
