@@ -8,6 +8,12 @@
  * unlinked from as well as popped from, and `current` says whether the watch whose callback is
  * running still exists when it returns.
  *
+ * An I/O is in flight, then it has landed and is in the queue `landed` until its done() is called.
+ * Settling and draining may happen inside any callback, so the ready watches that a backend sees
+ * meanwhile are queued, and called by whoever dispatches next; a step that finds something queued
+ * does not wait. A step calls as many as were queued when it began to: what callbacks cause by
+ * settling does not keep it from timers.
+ *
  * Timers are a sorted list and the time-out of the wait, so that they cost no system call and are
  * the same in both backends; there are a handful in a process.
  *
@@ -28,6 +34,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -45,6 +52,10 @@ struct loop {
         struct loop_watch *zombies;         /* [t] removed, still held by the backend */
         struct loop_watch *ready;           /* [t] queue of watches to dispatch */
         struct loop_watch **ready_tail;     /* [t] */
+        unsigned nready;                    /* [t] watches in it */
+        unsigned in_flight;                 /* [t] I/Os that were started and have not landed */
+        unsigned nlanded;                   /* [t] I/Os in the queue */
+        struct loop_ios landed;             /* [t] I/Os that wait for done() */
         struct loop_watch *current;    /* [t] its callback is running; NULL when it was removed */
         loop_timer_fn *wake_fn;        /* [t] */
         void *wake_data;               /* [t] */
@@ -55,9 +66,23 @@ struct loop {
 };
 
 const char *const loop_syscalls[] = {
-        "io_uring_enter",  "epoll_ctl",     "epoll_wait", "epoll_pwait",
-        "timerfd_settime", "read",          "write",      "fstat",
-        "newfstatat",      "clock_gettime", NULL,
+        "io_uring_enter",
+        "epoll_ctl",
+        "epoll_wait",
+        "epoll_pwait",
+        "timerfd_settime",
+        "read",
+        "write",
+        "fstat",
+        "newfstatat",
+        "clock_gettime",
+        /* the threads that do I/O */
+        "preadv",
+        "pwritev",
+        "fdatasync",
+        "fallocate",
+        "futex",
+        NULL,
 };
 
 static uint64_t now_ns(void)
@@ -121,6 +146,7 @@ static void ready_unlink(struct loop *loop, struct loop_watch *w)
         if (loop->ready_tail == &w->ready_next)
                 loop->ready_tail = at;
         w->is_ready = false;
+        loop->nready--;
 }
 
 /* ---- called by the backends ---- */
@@ -138,12 +164,25 @@ void loop_watch_ready(struct loop_watch *w, unsigned revents)
         w->ready_next = NULL;
         *loop->ready_tail = w;
         loop->ready_tail = &w->ready_next;
+        loop->nready++;
 }
 
 void loop_watch_released(struct loop_watch *w)
 {
         list_remove(&w->loop->zombies, w);
         free(w);
+}
+
+void loop_io_landed(struct loop *loop, struct loop_io *io, int result)
+{
+        io->result = result;
+        loop->in_flight--;
+        if (io->done) {
+                loop_ios_push(&loop->landed, io);
+                loop->nlanded++;
+        }
+        if (io->landed)
+                io->landed(io);
 }
 
 /* ---- create, destroy ---- */
@@ -175,10 +214,10 @@ int loop_create(bool allow_uring, struct loop **out)
         }
         /* Whatever the reason why there is no io_uring (EPERM, ENOSYS, ENOMEM), epoll will do. */
         loop->backend = &loop_backend_uring;
-        ret = allow_uring ? loop->backend->create(&loop->state) : -ENOSYS;
+        ret = allow_uring ? loop->backend->create(loop, &loop->state) : -ENOSYS;
         if (ret) {
                 loop->backend = &loop_backend_epoll;
-                ret = loop->backend->create(&loop->state);
+                ret = loop->backend->create(loop, &loop->state);
         }
         if (ret)
                 goto close_fd;
@@ -211,6 +250,7 @@ void loop_destroy(struct loop *loop)
 {
         if (!loop)
                 return;
+        loop_io_drain(loop);
         loop->backend->destroy(loop->state);
         free_list(loop->watches);
         free_list(loop->timers);
@@ -313,6 +353,46 @@ void loop_remove(struct loop_watch *w)
         list_push(&loop->zombies, w);
 }
 
+/* ---- reading and writing files ---- */
+
+int loop_io_prepare(struct loop *loop)
+{
+        return loop->backend->io_prepare ? loop->backend->io_prepare(loop->state) : 0;
+}
+
+void loop_io_start(struct loop *loop, struct loop_io *io)
+{
+        io->tries = 0;
+        loop->in_flight++;
+        loop->backend->io_start(loop->state, io);
+}
+
+void loop_io_settle(struct loop *loop)
+{
+        /* Only the kernel's want of memory can make a wait fail, and there is nothing else to do:
+         * what is in flight uses its buffers until it lands. */
+        while (loop->in_flight)
+                if (loop->backend->io_wait(loop->state))
+                        sched_yield();
+}
+
+static void finish_one(struct loop *loop)
+{
+        struct loop_io *io = loop_ios_pop(&loop->landed);
+
+        loop->nlanded--;
+        io->done(io);
+}
+
+void loop_io_drain(struct loop *loop)
+{
+        while (loop->in_flight || loop->nlanded) {
+                loop_io_settle(loop);
+                while (loop->nlanded)
+                        finish_one(loop);
+        }
+}
+
 /* ---- other threads ---- */
 
 void loop_set_wake(struct loop *loop, loop_timer_fn *fn, void *data)
@@ -348,7 +428,7 @@ static int dispatch_fds(struct loop *loop)
 {
         int ret = 0;
 
-        while (loop->ready) {
+        for (unsigned n = loop->nready; n && loop->ready; n--) {
                 struct loop_watch *w = loop->ready;
                 unsigned revents;
                 int err;
@@ -388,11 +468,19 @@ static void dispatch_timers(struct loop *loop)
         }
 }
 
+static void dispatch_landed(struct loop *loop)
+{
+        for (unsigned n = loop->nlanded; n && loop->nlanded; n--)
+                finish_one(loop);
+}
+
 int loop_step(struct loop *loop, uint64_t timeout_ns)
 {
         int ret;
 
-        if (loop->timers) {
+        if (loop->nready || loop->nlanded) {
+                timeout_ns = 0;
+        } else if (loop->timers) {
                 uint64_t now = now_ns(), until = loop->timers->deadline_ns;
 
                 until = until > now ? until - now : 0;
@@ -402,6 +490,7 @@ int loop_step(struct loop *loop, uint64_t timeout_ns)
         ret = loop->backend->wait(loop->state, timeout_ns);
         if (ret)
                 return ret;
+        dispatch_landed(loop);
         ret = dispatch_fds(loop);
         dispatch_timers(loop);
         return ret;

@@ -22,7 +22,8 @@ typedef void loop_timer_fn(void *data);
 
 /* 0 or -errno. @allow_uring false: epoll at once. */
 int loop_create(bool allow_uring, struct loop **loop);
-void loop_destroy(struct loop *loop); /* removes all watches; closes none of their descriptors */
+/* Drains I/O first; then removes all watches. Closes none of their descriptors. */
+void loop_destroy(struct loop *loop);
 const char *loop_backend(const struct loop *loop); /* "io_uring" or "epoll" */
 
 /* Watch @fd (borrowed) for @events, level-triggered, until removed; one watch a descriptor (a dup
@@ -48,8 +49,10 @@ void loop_stop(struct loop *loop);
  *
  * With io_uring on the loop's own ring, else by a few threads. Two callbacks, both by the loop's
  * thread: landed() as soon as the end is seen, which may be within loop_io_settle(), called from
- * anywhere; done() later, from the loop itself. What was lent for the time of the I/O is given back
- * in landed(); what takes locks, guest memory or time is for done(). */
+ * anywhere, but never within loop_io_start(); done() later, from the loop itself, in the order in
+ * which they landed. What was lent for the time of the I/O is given back in landed(); what takes
+ * locks, guest memory or time is for done(). landed() may start others, and may not settle or
+ * drain; done() may do all three. */
 
 enum loop_io_op {
         LOOP_IO_READ,      /* preadv */
@@ -71,17 +74,24 @@ struct loop_io {
         void (*landed)(struct loop_io *io);
         void (*done)(struct loop_io *io);
         int result;           /* bytes, or 0; -errno. It may be less than was asked for */
-        struct loop_io *next; /* the loop's own */
+        struct loop_io *next; /* the loop's own, as is what follows */
+        unsigned tries;
 };
 
-/* Start it. The struct and all that it points to are the loop's until done() is called, which is
- * never from within this call; a failure to start comes as the result. */
+/* Make what I/O needs besides the loop: nothing with io_uring, else the threads. They cannot be
+ * made any more in a process that is confined, so whoever is going to start I/O says so before, for
+ * example when it opens its file. 0 (also the second time) or -errno. Without it threads are made
+ * at the first I/O. */
+int loop_io_prepare(struct loop *loop);
+/* Start it. The struct and all that it points to are the loop's until done() is called (landed(),
+ * when there is no done()), which is never from within this call; a failure to start comes as the
+ * result. Submitted at the latest when the loop waits or settles. Any number may be in flight. */
 void loop_io_start(struct loop *loop, struct loop_io *io);
 /* Wait until nothing is in flight: everything has landed, also what landed() started. No done() and
  * no other callback is called. */
 void loop_io_settle(struct loop *loop);
-/* The same, and done() as well, until nothing is left of any I/O. No callback of a watch or timer.
- */
+/* The same, and done() as well, until nothing is left of any I/O. No callback of a watch or timer:
+ * what is seen of them meanwhile is for the next step. */
 void loop_io_drain(struct loop *loop);
 
 /* System calls made after loop_create() by either backend, by name, NULL-terminated. Memory comes

@@ -5,6 +5,9 @@
  * time-out that is not infinite or zero goes through a timerfd, which every kernel has
  * (epoll_pwait2() is often unknown to the very filters that forbid io_uring). It is armed for
  * each such wait and disarmed after it.
+ *
+ * Files and block devices are always ready as far as epoll can tell, so their I/O is done by
+ * threads (loop_threads.c), which say through an eventfd in the set that some has ended.
  */
 #include <errno.h>
 #include <poll.h>
@@ -22,11 +25,14 @@ _Static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLERR == POLLERR &
 #define BATCH 32
 
 struct epoll_backend {
-        int fd;       /* [I] */
-        int timer_fd; /* [I] in the set with a NULL pointer */
+        struct loop *loop;            /* [I] */
+        int fd;                       /* [I] */
+        int timer_fd;                 /* [I] in the set with a NULL pointer */
+        struct loop_threads *threads; /* [t] NULL: none yet; its fd with this struct's pointer */
+        struct loop_ios ended;        /* [t] I/Os for which there was no thread */
 };
 
-static int epoll_backend_create(void **out)
+static int epoll_backend_create(struct loop *loop, void **out)
 {
         struct epoll_event ev = {.events = EPOLLIN};
         struct epoll_backend *b = calloc(1, sizeof *b);
@@ -34,6 +40,7 @@ static int epoll_backend_create(void **out)
 
         if (!b)
                 return -ENOMEM;
+        b->loop = loop;
         b->fd = epoll_create1(EPOLL_CLOEXEC);
         if (b->fd < 0) {
                 ret = -errno;
@@ -64,6 +71,7 @@ static void epoll_backend_destroy(void *backend)
 {
         struct epoll_backend *b = backend;
 
+        loop_threads_destroy(b->threads);
         close(b->timer_fd);
         close(b->fd);
         free(b);
@@ -108,13 +116,76 @@ static int set_timer(struct epoll_backend *b, uint64_t timeout_ns)
         return timerfd_settime(b->timer_fd, 0, &its, NULL) ? -errno : 0;
 }
 
+static int epoll_backend_io_prepare(void *backend)
+{
+        struct epoll_backend *b = backend;
+        struct epoll_event ev = {.events = EPOLLIN, .data.ptr = b};
+        struct loop_threads *threads;
+        int ret;
+
+        if (b->threads)
+                return 0;
+        ret = loop_threads_create(&threads);
+        if (ret)
+                return ret;
+        if (epoll_ctl(b->fd, EPOLL_CTL_ADD, loop_threads_fd(threads), &ev)) {
+                ret = -errno;
+                loop_threads_destroy(threads);
+                return ret;
+        }
+        b->threads = threads;
+        return 0;
+}
+
+static void epoll_backend_io_start(void *backend, struct loop_io *io)
+{
+        struct epoll_backend *b = backend;
+
+        if (epoll_backend_io_prepare(b) == 0) {
+                loop_threads_start(b->threads, io);
+        } else { /* slow, and still right */
+                io->result = loop_io_perform(io);
+                loop_ios_push(&b->ended, io);
+        }
+}
+
+static void land(struct epoll_backend *b, struct loop_ios ended)
+{
+        struct loop_io *io;
+
+        while ((io = loop_ios_pop(&ended)))
+                loop_io_landed(b->loop, io, io->result);
+}
+
+static void land_without_threads(struct epoll_backend *b)
+{
+        struct loop_ios ended = b->ended;
+
+        b->ended = (struct loop_ios){0};
+        land(b, ended);
+}
+
+static int epoll_backend_io_wait(void *backend)
+{
+        struct epoll_backend *b = backend;
+
+        if (b->ended.first)
+                land_without_threads(b);
+        else
+                land(b, loop_threads_take(b->threads, true));
+        return 0;
+}
+
 static int epoll_backend_wait(void *backend, uint64_t timeout_ns)
 {
         struct epoll_backend *b = backend;
         struct epoll_event events[BATCH];
-        bool timed = timeout_ns != 0 && timeout_ns != UINT64_MAX;
+        bool timed, landed = false;
         int n, ret = 0;
 
+        if (b->ended.first)
+                timeout_ns = 0;
+        timed = timeout_ns != 0 && timeout_ns != UINT64_MAX;
         if (timed)
                 ret = set_timer(b, timeout_ns);
         if (ret)
@@ -122,9 +193,16 @@ static int epoll_backend_wait(void *backend, uint64_t timeout_ns)
         n = epoll_wait(b->fd, events, BATCH, timeout_ns == 0 ? 0 : -1);
         if (n < 0)
                 ret = errno == EINTR ? 0 : -errno;
-        for (int i = 0; i < n; i++)
-                if (events[i].data.ptr)
+        for (int i = 0; i < n; i++) {
+                if (events[i].data.ptr == b)
+                        landed = true;
+                else if (events[i].data.ptr)
                         loop_watch_ready(events[i].data.ptr, events[i].events);
+        }
+        if (b->ended.first)
+                land_without_threads(b);
+        if (landed)
+                land(b, loop_threads_take(b->threads, false));
         /* Disarming also forgets an expiry that has not been read. */
         if (timed && set_timer(b, 0) && !ret)
                 ret = -errno;
@@ -140,4 +218,7 @@ const struct loop_backend loop_backend_epoll = {
         .remove = epoll_backend_remove,
         .rearm = epoll_backend_rearm,
         .wait = epoll_backend_wait,
+        .io_prepare = epoll_backend_io_prepare,
+        .io_start = epoll_backend_io_start,
+        .io_wait = epoll_backend_io_wait,
 };

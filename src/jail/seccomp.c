@@ -12,7 +12,8 @@
  * those in `restricted` run the program, ioctl first.
  *
  * Operations of an io_uring are no system calls, and no filter sees them; so the loop's ring was
- * restricted to polling when it was made (io/loop_uring.c), and no other can be made afterwards.
+ * restricted to polling, and to reading and writing what is open, when it was made
+ * (io/loop_uring.c), and no other can be made afterwards.
  */
 #include "jail/seccomp.h"
 

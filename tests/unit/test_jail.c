@@ -306,7 +306,66 @@ static void lists_are_checked(void **state)
         assert_int_equal(jail_filter_install(&f, &err), -EINVAL);
 }
 
-/* --- rings --- */
+/* --- loops --- */
+
+/* A loop that was made and prepared before can do I/O and serve watches in confinement. */
+static int confined_io(const struct jail_filter *f, bool uring)
+{
+        static char buf[8192];
+        struct iovec iov[2] = {{buf, 4096}, {buf + 4096, 4096}};
+        struct loop_io ops[4] = {
+                {.op = LOOP_IO_WRITE, .iov = iov, .niov = 2},
+                {.op = LOOP_IO_READ, .iov = iov, .niov = 1},
+                {.op = LOOP_IO_SYNC},
+                {.op = LOOP_IO_FALLOCATE, .len = 4096},
+        };
+        int fd = memfd_create("disk", MFD_CLOEXEC);
+        struct loop *loop;
+        struct err err;
+
+        if (fd < 0 || loop_create(uring, &loop) || loop_io_prepare(loop))
+                return 1;
+        if (jail_filter_install(f, &err))
+                return 2;
+        for (int way = 0; way < 3; way++) {
+                for (int i = 0; i < 4; i++) {
+                        ops[i].fd = fd;
+                        ops[i].result = -1;
+                        loop_io_start(loop, &ops[i]);
+                        if (way == 1)
+                                loop_io_settle(loop);
+                        for (int step = 0; way == 2 && step < 100 && ops[i].result < 0; step++)
+                                if (loop_step(loop, 50000000))
+                                        return 3;
+                }
+                loop_io_drain(loop);
+                for (int i = 0; i < 4; i++)
+                        if (ops[i].result != (i == 0 ? 8192 : i == 1 ? 4096 : 0))
+                                return 10 + i;
+        }
+        loop_destroy(loop);
+        return 0;
+}
+
+static void a_confined_loop_does_io(void **state)
+{
+        const char *const *lists[] = {loop_syscalls};
+        struct jail_filter f;
+        struct err err = {0};
+
+        assert_int_equal(jail_filter_build(false, lists, 1, &f, &err), 0);
+        for (int uring = 0; uring < 2; uring++) {
+                pid_t pid = fork();
+                int status = -1;
+
+                if (pid == 0)
+                        _exit(confined_io(&f, uring));
+                assert_true(pid > 0);
+                assert_int_equal(waitpid(pid, &status, 0), pid);
+                assert_int_equal(status, 0);
+        }
+        jail_filter_fini(&f);
+}
 
 /* The descriptor of the only io_uring of this process, or -1. */
 static int ring_fd(void)
@@ -347,6 +406,7 @@ int main(void)
                 cmocka_unit_test(threads_that_exist_are_confined_too),
                 cmocka_unit_test(log_lets_through),
                 cmocka_unit_test(lists_are_checked),
+                cmocka_unit_test(a_confined_loop_does_io),
                 cmocka_unit_test(the_ring_of_a_loop_is_restricted),
         };
 
