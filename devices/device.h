@@ -31,14 +31,16 @@ enum device_event {
 #define DEVICE_DISKS_MAX 8
 #define DEVICE_FILES_MAX 128 /* of all devices of a machine together */
 
+#define DEVICE_NOTIFY 0x50u /* offset of QueueNotify in a slot's window (virtio 1.2, 4.2.2) */
+
 /* A place on the bus for one virtio-mmio device, made by the machine (ahead of time, in a shell):
  * its window of a page, its interrupt, and two eventfds, which are the machine's. */
 struct device_slot {
         uint64_t base;
         unsigned gsi;
-        /* Non-blocking. Readable when the guest has written QueueNotify (KVM_IOEVENTFD on the 4
-         * bytes at base + 0x50; where the host has none the write comes as an access, and the
-         * device writes it itself). */
+        /* Non-blocking. Readable when the guest has written QueueNotify (KVM_IOEVENTFD on 4 bytes
+         * at base + DEVICE_NOTIFY). Where the host has none, and when the write has another width,
+         * it comes as an access, and the device writes 1 here itself. */
         int notify_fd;
         int irq_fd; /* writing 1 raises the interrupt, edge-triggered (KVM_IRQFD); -1: use irq() */
 };
@@ -55,12 +57,13 @@ struct device_env {
         /* Tell the machine. From read and write: the vCPU that made the access does not run on
          * before the machine has dealt with it. */
         void (*notify)(void *machine, enum device_event event, uint64_t arg);
-        /* The next free slot. From create; 0 or -ENOSPC. Slots go by the order of the calls, so a
-         * machine and its clones have the same. */
+        /* The next free slot. From create, once, by those whose ops say `slot`; 0 or -ENOSPC. Slots
+         * go by the order of the calls, so a machine and its clones have the same. */
         int (*slot)(void *machine, struct device_slot *slot);
         /* From read and write: the vCPU that made the access leaves its read section and does not
          * run on before release() has been called as often as this, by the loop's thread. For what
-         * the guest expects to be over when its instruction is, and only the loop can do. */
+         * the guest expects to be over when its instruction is, and only the loop can do. A device
+         * that is restored or saved meanwhile releases; a machine that ends asks for nothing. */
         void (*hold)(void *machine);
         void (*release)(void *machine);
         void *machine;
@@ -115,7 +118,8 @@ struct device_ops {
         uint32_t record_version; /* what save writes */
         uint32_t record_length;  /* bytes, fixed for the version */
 
-        /* How many of them the parameters ask for. NULL: one. */
+        bool slot; /* each takes one from device_env.slot */
+        /* How many of them the parameters ask for, whose `disks` may be NULL. NULL: one. */
         unsigned (*count)(const struct device_params *params);
         /* Make number @index, or leave *dev NULL (and return 0) when the parameters do not ask for
          * it. Fills the windows it answers in, and their number. 0 or -errno with err set. */

@@ -103,6 +103,8 @@ int kvm_host_open(struct kvm_host *host, struct err *err)
                 .adjust_clock = has(fd, KVM_CAP_ADJUST_CLOCK),
                 .emulation_exit = has(fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE),
                 .pit2 = has(fd, KVM_CAP_PIT2) && has(fd, KVM_CAP_PIT_STATE2),
+                .ioeventfd = has(fd, KVM_CAP_IOEVENTFD),
+                .irqfd = has(fd, KVM_CAP_IRQFD),
                 .tdp = kvm_x86_has_tdp(),
         };
         return 0;
@@ -124,7 +126,8 @@ void kvm_host_missing(const struct kvm_host *host, char *text, size_t size)
                 {host->sregs2, "SREGS2"},      {host->xsave2, "XSAVE2"},
                 {host->xcrs, "XCRS"},          {host->debugregs, "DEBUGREGS"},
                 {host->adjust_clock, "CLOCK"}, {host->emulation_exit, "EXIT_ON_EMULATION_FAILURE"},
-                {host->pit2, "PIT2"},
+                {host->pit2, "PIT2"},          {host->ioeventfd, "IOEVENTFD"},
+                {host->irqfd, "IRQFD"},
         };
         size_t n = 0;
 
@@ -191,6 +194,20 @@ int kvm_vm_set_slot(const struct kvm_vm *vm, unsigned slot, uint64_t gpa, uint64
                 return err_host(err, -r, "KVM_SET_USER_MEMORY_REGION: slot %u, %llu bytes: %s",
                                 slot, (unsigned long long)size, strerror(-r));
         return 0;
+}
+
+int kvm_vm_ioeventfd(const struct kvm_vm *vm, uint64_t gpa, unsigned len, int fd)
+{
+        struct kvm_ioeventfd e = {.addr = gpa, .len = len, .fd = fd};
+
+        return kvm_ioctl(vm->fd, KVM_IOEVENTFD, &e);
+}
+
+int kvm_vm_irqfd(const struct kvm_vm *vm, unsigned gsi, int fd)
+{
+        struct kvm_irqfd e = {.fd = (uint32_t)fd, .gsi = gsi};
+
+        return kvm_ioctl(vm->fd, KVM_IRQFD, &e);
 }
 
 int kvm_vcpu_open(const struct kvm_host *host, const struct kvm_vm *vm, unsigned id,

@@ -35,6 +35,8 @@ struct kvm_host {
         bool adjust_clock;   /* [I] KVM_CAP_ADJUST_CLOCK */
         bool emulation_exit; /* [I] KVM_CAP_EXIT_ON_EMULATION_FAILURE */
         bool pit2;           /* [I] KVM_CAP_PIT2 and KVM_CAP_PIT_STATE2 */
+        bool ioeventfd;      /* [I] KVM_CAP_IOEVENTFD */
+        bool irqfd;          /* [I] KVM_CAP_IRQFD */
         bool tdp;            /* [I] EPT or NPT is in use, for certain */
 };
 
@@ -71,6 +73,13 @@ int kvm_vm_create_irqchip(const struct kvm_host *host, struct kvm_vm *vm, struct
 void kvm_x86_vm_init(const struct kvm_vm *vm); /* kvm_vm_open() calls it */
 bool kvm_x86_has_tdp(void);                    /* kvm_host_open() does */
 int kvm_vm_irq_line(const struct kvm_vm *vm, unsigned gsi, bool level);
+/* A guest's write of @len bytes to @gpa, whatever it writes, is a write of 1 to eventfd @fd and no
+ * exit. After the slots (a slot set after it waits, as after the interrupt controllers). 0 or
+ * -errno. */
+int kvm_vm_ioeventfd(const struct kvm_vm *vm, uint64_t gpa, unsigned len, int fd);
+/* A write to eventfd @fd is a rise and a fall of line @gsi. After the interrupt controllers. KVM
+ * looks at the eventfd in a work queue: an interrupt may come later than the write returns. */
+int kvm_vm_irqfd(const struct kvm_vm *vm, unsigned gsi, int fd);
 
 struct kvm_vcpu {
         int fd;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which device answers at an address, and the devices' birth and death. What nobody answers reads
- * as all ones and swallows writes, as on a bus with no one there.
+ * Which device answers at an address. What nobody answers reads as all ones and swallows writes, as
+ * on a bus with no one there.
  */
 #include <errno.h>
 #include <string.h>
@@ -74,8 +74,7 @@ static int check_apart(const struct vm_device *d, const char *other,
         return 0;
 }
 
-/* Where a user chooses a port, two devices can want the same. */
-static int check_windows(const struct vm *vm, const struct vm_device *d, struct err *err)
+int bus_check_windows(const struct vm *vm, const struct vm_device *d, struct err *err)
 {
         int r = check_apart(d, "KVM", in_kernel, sizeof in_kernel / sizeof in_kernel[0], err);
 
@@ -85,43 +84,4 @@ static int check_windows(const struct vm *vm, const struct vm_device *d, struct 
                 r = check_apart(d, other->ops->name, other->windows, other->nwindows, err);
         }
         return r;
-}
-
-int machine_devices_create(struct vm *vm, struct err *err)
-{
-        const struct device_params params = {
-                .debug_exit_port = (uint16_t)vm->shape.debug_exit_port,
-        };
-
-        for (const struct device_ops *const *ops = device_registry; *ops; ops++) {
-                struct vm_device *d = &vm->devices[vm->ndevices];
-                int r;
-
-                if (vm->ndevices == VM_DEVICES_MAX)
-                        return err_host(err, ENOSPC, "more than %d devices", VM_DEVICES_MAX);
-                *d = (struct vm_device){.ops = *ops};
-                r = (*ops)->create(&vm->env, &params, 0, &d->dev, d->windows, &d->nwindows, err);
-                if (r < 0)
-                        return err_prefix(err, r, "device %s", (*ops)->name);
-                if (!d->dev)
-                        continue;
-                if (*ops == &doorbell_ops)
-                        vm->doorbell = d->dev;
-                if (*ops == &vmgenid_ops)
-                        vm->vmgenid = d->dev;
-                r = check_windows(vm, d, err);
-                vm->ndevices++; /* it is to be destroyed, whatever comes */
-                if (r < 0)
-                        return r;
-        }
-        return 0;
-}
-
-void machine_devices_destroy(struct vm *vm)
-{
-        while (vm->ndevices > 0) {
-                struct vm_device *d = &vm->devices[--vm->ndevices];
-
-                d->ops->destroy(d->dev);
-        }
 }

@@ -23,7 +23,7 @@
 #include "vm/vm.h"
 #include "x86/view.h"
 
-#define VM_DEVICES_MAX 64
+#define VM_DEVICES_MAX 32 /* those that are always there, DEVICE_SLOTS_MAX, and some room */
 #define VM_EVENTS_MAX  16
 
 /* Requests that a vCPU honours at the top of its loop. */
@@ -36,8 +36,9 @@ enum vcpu_request {
 
 /* Why a vCPU waits at the top of its loop; a bit each. */
 enum vcpu_hold {
-        VCPU_HELD_FORK = 1,  /* for vm_fork_done() */
-        VCPU_HELD_ENDED = 2, /* the machine has ended: for vm_reset() */
+        VCPU_HELD_FORK = 1,   /* for vm_fork_done() */
+        VCPU_HELD_ENDED = 2,  /* the machine has ended: for vm_reset() */
+        VCPU_HELD_DEVICE = 4, /* for a device's release() */
 };
 
 /* Pages that a vCPU asks to be broken at the next exit of its loop: see cow.c. The owner may clear
@@ -73,6 +74,12 @@ struct vm_device {
         void *dev;
         unsigned nwindows;
         struct device_window windows[DEVICE_WINDOWS];
+};
+
+struct vm_slots {
+        unsigned made;  /* [I] as many as the shape's devices need */
+        unsigned taken; /* [I] after the devices are made */
+        struct device_slot slot[DEVICE_SLOTS_MAX];
 };
 
 /* What vm_arm_fork() was told. */
@@ -113,10 +120,13 @@ struct vm {
         struct vm_device devices[VM_DEVICES_MAX]; /* [I] */
         unsigned ndevices;                        /* [I] */
         void *doorbell, *vmgenid;                 /* [I] the two devices with a machine's side */
-        bool booted, started;                     /* [o] */
-        uint64_t paused_ns;                       /* [o] CLOCK_MONOTONIC, when it began */
-        bool paused;                              /* [o] sync_stop() is in force */
-        uint64_t generation;                      /* [o] freezes so far */
+        struct vm_slots device_slots;
+        unsigned device_holds; /* [m] hold() calls that wait for their release() */
+        bool booted, started;  /* [o] */
+        uint64_t paused_ns;    /* [o] CLOCK_MONOTONIC, when it began */
+        uint64_t quiesce_ns;   /* [o] what the devices took, the last time */
+        bool paused;           /* [o] sync_stop() is in force */
+        uint64_t generation;   /* [o] freezes so far */
         struct template *tmpl; /* [o] what vm_reset() goes back to, a reference; NULL: nothing */
         uint32_t index, count; /* [o] a clone's number in its fork */
 
@@ -156,13 +166,16 @@ int vm_new(const struct vm_options *options, const struct vm_shape *shape, struc
            struct err *err);
 int vm_make_machine(struct vm *vm, struct err *err);
 int vm_set_cpuid(struct vm *vm, struct err *err);
-int vm_furnish(struct vm *vm, int console_in_fd, int console_out_fd, struct err *err);
+/* Console and devices, of memory that is there. All descriptors are taken, also on failure. @disks:
+ * shape.ndisks of them. */
+int vm_furnish(struct vm *vm, int console_in_fd, int console_out_fd, struct device_disk *disks,
+               struct err *err);
 
 /* vcpu.c */
 void vcpu_kick(void *vcpu);
 void vcpu_join(struct vcpu *vcpu); /* its vm is set; before it is started */
 int vcpu_start(struct vcpu *vcpu, struct err *err);
-void vcpu_hold_current(struct vm *vm); /* the calling thread's vCPU parks: VCPU_HELD_FORK */
+void vcpu_hold_current(struct vm *vm, enum vcpu_hold why); /* the calling thread's vCPU parks */
 void vcpu_hold_all(struct vm *vm, enum vcpu_hold why);
 void vcpu_release_all(struct vm *vm, uint32_t why); /* bits of enum vcpu_hold */
 
@@ -177,8 +190,24 @@ int vcpu_view(struct vcpu *vcpu, uint64_t run, struct x86_view *view);
 /* bus.c */
 void bus_access(struct vm *vm, enum device_space space, uint64_t address, uint8_t *data,
                 unsigned len, bool write);
-int machine_devices_create(struct vm *vm, struct err *err);
+/* A new device's windows: where a user chooses a port, two devices can want the same. */
+int bus_check_windows(const struct vm *vm, const struct vm_device *d, struct err *err);
+
+/* devices.c */
+unsigned machine_slots_needed(const struct vm *vm); /* for the devices of its shape */
+/* They are born quiesced. @disks: shape.ndisks of them; what a device has taken becomes -1. */
+int machine_devices_create(struct vm *vm, struct device_disk *disks, struct err *err);
 void machine_devices_destroy(struct vm *vm);
+void machine_devices_quiesce(struct vm *vm);
+void machine_devices_resume(struct vm *vm);
+
+/* device_slots.c: of device_env. With the interrupt controllers there, and no devices yet. */
+int device_slots_create(struct vm *vm, struct err *err);
+int device_slots_take(void *machine, struct device_slot *slot);
+void device_slots_destroy(struct vm *vm); /* after KVM's side of the machine */
+
+/* devices.c: those that are given. */
+void vm_overlays_close(const struct vm_overlay overlays[DEVICE_DISKS_MAX]);
 
 /* spawn.c: what a clone must not share with its parent, its siblings, or its earlier lives. */
 int machine_set_identity(struct vm *vm, struct err *err);

@@ -42,6 +42,7 @@ static void forget_events(struct vm *vm)
                         vm->events[kept++] = vm->events[i];
         vm->nevents = kept;
         vm->fork_pending = false;
+        vm->device_holds = 0;
         vm->exited = false;
         vm->exit = (struct vm_exit_info){0};
         pthread_mutex_unlock(&vm->event_lock);

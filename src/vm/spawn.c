@@ -120,20 +120,44 @@ int vm_shell(const struct vm_options *options, struct vm **out, struct err *err)
 
 static int check_shell(const struct vm *vm, const struct vm_record *rec, struct err *err)
 {
-        if (vm->booted || memcmp(&vm->shape, &rec->shape, sizeof vm->shape))
+        const struct vm_shape *a = &vm->shape, *b = &rec->shape;
+
+        if (vm->booted || memcmp(a, b, sizeof *a))
                 return err_input(err,
-                                 "a shell of %u vCPUs and %llu bytes of memory cannot adopt "
-                                 "a template of %u and %llu",
-                                 vm->shape.vcpus, (unsigned long long)vm->shape.memory_bytes,
-                                 rec->shape.vcpus, (unsigned long long)rec->shape.memory_bytes);
+                                 "a shell of %u vCPUs, %llu bytes of memory, %u disks and %u "
+                                 "other virtio devices cannot adopt a template of %u, %llu, %u "
+                                 "and %u",
+                                 a->vcpus, (unsigned long long)a->memory_bytes, a->ndisks,
+                                 a->rng + a->virtio_console, b->vcpus,
+                                 (unsigned long long)b->memory_bytes, b->ndisks,
+                                 b->rng + b->virtio_console);
         return 0;
+}
+
+/* The template has its disks' layers, the clone brings what it writes to. Takes those that the
+ * machine has disks for. */
+static void take_overlays(const struct vm *vm, struct vm_clone_files *files,
+                          struct device_disk disks[DEVICE_DISKS_MAX])
+{
+        for (unsigned i = 0; i < vm->shape.ndisks; i++) {
+                struct vm_overlay *o = &files->overlays[i];
+
+                disks[i] = (struct device_disk){
+                        .image_fd = -1,
+                        .image_ro_fd = -1,
+                        .overlay_fd = o->given ? o->fd : -1,
+                        .overlay_ro_fd = o->given ? o->ro_fd : -1,
+                };
+                o->given = false;
+        }
 }
 
 /* Console and devices come last but for the state, since devices look at memory when they are made.
  */
 static int adopt(struct vm *vm, const struct template *tmpl, const struct record_reader *reader,
-                 struct vm_record *rec, int console_fds[2], struct err *err)
+                 struct vm_record *rec, struct vm_clone_files *files, struct err *err)
 {
+        struct device_disk disks[DEVICE_DISKS_MAX];
         int r = read_header(reader, tmpl, rec, err);
 
         if (r == 0)
@@ -146,32 +170,39 @@ static int adopt(struct vm *vm, const struct template *tmpl, const struct record
                 r = restore_msr_list(vm, reader, err);
         if (r < 0)
                 return r;
-        r = vm_furnish(vm, console_fds[0], console_fds[1], err);
-        console_fds[0] = console_fds[1] = -1;
+        take_overlays(vm, files, disks);
+        r = vm_furnish(vm, files->console_in_fd, files->console_out_fd, disks, err);
+        files->console_in_fd = files->console_out_fd = -1;
         if (r == 0)
                 r = machine_restore(vm, reader, err);
         vm->booted = r == 0;
         return r;
 }
 
-int vm_adopt(struct vm *vm, struct template *tmpl, const struct vm_clone_files *files,
+static void close_files(const struct vm_clone_files *files)
+{
+        if (files->console_in_fd >= 0)
+                close(files->console_in_fd);
+        if (files->console_out_fd >= 0)
+                close(files->console_out_fd);
+        vm_overlays_close(files->overlays);
+}
+
+int vm_adopt(struct vm *vm, struct template *tmpl, const struct vm_clone_files *given,
              uint32_t index, uint32_t count, struct err *err)
 {
-        int console_fds[2] = {files->console_in_fd, files->console_out_fd};
+        struct vm_clone_files files = *given; /* what is left of them */
         struct record_reader reader;
         struct vm_record rec;
         int r = record_reader_init_fd(&reader, tmpl->state_fd, record_rules, err);
 
         if (r == 0) {
-                r = adopt(vm, tmpl, &reader, &rec, console_fds, err);
+                r = adopt(vm, tmpl, &reader, &rec, &files, err);
                 record_reader_fini(&reader);
         }
         if (r == 0)
                 r = become_clone(vm, tmpl, &rec, index, count, err);
-        for (unsigned i = 0; i < 2; i++) {
-                if (console_fds[i] >= 0)
-                        close(console_fds[i]);
-        }
+        close_files(&files);
         return r;
 }
 
@@ -194,19 +225,17 @@ static int template_shape(const struct template *tmpl, struct vm_shape *shape, s
 int vm_spawn(struct template *tmpl, const struct vm_options *options, uint32_t index,
              uint32_t count, struct vm **out, struct err *err)
 {
-        const struct vm_clone_files files = {.console_in_fd = options->console_in_fd,
-                                             .console_out_fd = options->console_out_fd};
+        struct vm_clone_files files = {.console_in_fd = options->console_in_fd,
+                                       .console_out_fd = options->console_out_fd};
         struct vm_options o = *options;
         struct vm *vm = NULL;
         int r = template_shape(tmpl, &o.shape, err);
 
+        memcpy(files.overlays, options->overlays, sizeof files.overlays);
         if (r == 0)
                 r = vm_shell(&o, &vm, err);
         if (r < 0) {
-                if (o.console_in_fd >= 0)
-                        close(o.console_in_fd);
-                if (o.console_out_fd >= 0)
-                        close(o.console_out_fd);
+                close_files(&files);
                 return r;
         }
         r = vm_adopt(vm, tmpl, &files, index, count, err);

@@ -63,12 +63,13 @@ void vcpu_kick(void *data)
                 pthread_kill(vcpu->thread, vcpu->vm->options.kick_signal);
 }
 
-/* --- hold: a vCPU waits for the end of the fork that it asked for, or for another life --- */
+/* --- hold: a vCPU waits for the end of the fork that it asked for, for a device, or for another
+ * life --- */
 
-void vcpu_hold_current(struct vm *vm)
+void vcpu_hold_current(struct vm *vm, enum vcpu_hold why)
 {
         if (current && current->vm == vm)
-                atomic_fetch_or(&current->held, VCPU_HELD_FORK);
+                atomic_fetch_or(&current->held, why);
 }
 
 void vcpu_hold_all(struct vm *vm, enum vcpu_hold why)

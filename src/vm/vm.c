@@ -162,7 +162,7 @@ static bool fork_rung(struct vm *vm, enum vm_event event)
                 vm->fork_pending = true;
                 if (event == VM_EVENT_FORK_DOORBELL)
                         vm->doorbell_armed = false;
-                vcpu_hold_current(vm);
+                vcpu_hold_current(vm, VCPU_HELD_FORK);
         }
         pthread_mutex_unlock(&vm->event_lock);
         if (first)
@@ -190,6 +190,28 @@ static void env_notify(void *machine, enum device_event event, uint64_t arg)
                         doorbell_set_result(vm->doorbell, RAMET_DOORBELL_NOT_ARMED, 0);
                 break;
         }
+}
+
+/* Counted for the machine as a whole: vCPUs that wait for different devices wait for all of them,
+ * which is short. */
+static void env_hold(void *machine)
+{
+        struct vm *vm = machine;
+
+        pthread_mutex_lock(&vm->event_lock);
+        vm->device_holds++;
+        vcpu_hold_current(vm, VCPU_HELD_DEVICE);
+        pthread_mutex_unlock(&vm->event_lock);
+}
+
+static void env_release(void *machine)
+{
+        struct vm *vm = machine;
+
+        pthread_mutex_lock(&vm->event_lock);
+        if (vm->device_holds > 0 && --vm->device_holds == 0)
+                vcpu_release_all(vm, VCPU_HELD_DEVICE);
+        pthread_mutex_unlock(&vm->event_lock);
 }
 
 static void console_matched(void *data)
@@ -351,6 +373,8 @@ int vm_make_machine(struct vm *vm, struct err *err)
         if (r == 0)
                 r = kvm_vm_create_irqchip(&vm->host, &vm->kvm, err);
         if (r == 0)
+                r = device_slots_create(vm, err);
+        if (r == 0)
                 r = create_vcpus(vm, err);
         return r;
 }
@@ -361,9 +385,18 @@ static void close_fd(int fd)
                 close(fd);
 }
 
-/* The descriptors are taken, also on failure. Devices are made here, since they hold the console.
- */
-int vm_furnish(struct vm *vm, int console_in_fd, int console_out_fd, struct err *err)
+static void close_disks(const struct device_disk *disks, unsigned n)
+{
+        for (unsigned i = 0; i < n; i++) {
+                close_fd(disks[i].image_fd);
+                close_fd(disks[i].image_ro_fd);
+                close_fd(disks[i].overlay_fd);
+                close_fd(disks[i].overlay_ro_fd);
+        }
+}
+
+static int make_devices(struct vm *vm, int console_in_fd, int console_out_fd,
+                        struct device_disk *disks, struct err *err)
 {
         int r = chardev_create(vm->options.loop, console_in_fd, console_out_fd, &vm->console);
 
@@ -378,9 +411,22 @@ int vm_furnish(struct vm *vm, int console_in_fd, int console_out_fd, struct err 
                 .console = vm->console,
                 .irq = env_irq,
                 .notify = env_notify,
+                .slot = device_slots_take,
+                .hold = env_hold,
+                .release = env_release,
                 .machine = vm,
         };
-        return machine_devices_create(vm, err);
+        return machine_devices_create(vm, disks, err);
+}
+
+/* Devices are made here, since they hold the console. */
+int vm_furnish(struct vm *vm, int console_in_fd, int console_out_fd, struct device_disk *disks,
+               struct err *err)
+{
+        int r = make_devices(vm, console_in_fd, console_out_fd, disks, err);
+
+        close_disks(disks, vm->shape.ndisks); /* what no device has taken */
+        return r;
 }
 
 static int check_shape(const struct vm *vm, struct err *err)
@@ -398,6 +444,10 @@ static int check_shape(const struct vm *vm, struct err *err)
         if (s->debug_exit_port > 0xfffc)
                 return err_input(err, "debug exit port %#x: expected at most 0xfffc",
                                  s->debug_exit_port);
+        if (s->ndisks > DEVICE_DISKS_MAX)
+                return err_input(err, "%u disks: expected at most %d", s->ndisks, DEVICE_DISKS_MAX);
+        if (s->rng > 1 || s->virtio_console > 1 || s->virtio_cmdline > 1)
+                return err_input(err, "a machine's switches are 0 or 1");
         return 0;
 }
 
@@ -422,6 +472,8 @@ int vm_new(const struct vm_options *options, const struct vm_shape *shape, struc
         guest_access_init(&vm->access, &vm->mem, &vm->owner_part, &vm->owner_tlb);
         loop_set_wake(options->loop, deliver, vm);
         r = kvm_host_open(&vm->host, err);
+        if (options->no_eventfds)
+                vm->host.ioeventfd = vm->host.irqfd = false;
         if (r == 0)
                 r = check_shape(vm, err);
         if (r == 0)
@@ -480,16 +532,21 @@ static int make_root(struct vm *vm, struct err *err)
 
 int vm_create(const struct vm_options *options, struct vm **out, struct err *err)
 {
+        const unsigned ndisks =
+                options->shape.ndisks < DEVICE_DISKS_MAX ? options->shape.ndisks : DEVICE_DISKS_MAX;
+        struct device_disk disks[DEVICE_DISKS_MAX];
         struct vm *vm = NULL;
         int r = vm_new(options, &options->shape, &vm, err);
 
+        memcpy(disks, options->disks, sizeof disks);
         if (r == 0)
                 r = make_root(vm, err);
         if (r < 0) {
                 close_fd(options->console_in_fd);
                 close_fd(options->console_out_fd);
+                close_disks(disks, ndisks);
         } else {
-                r = vm_furnish(vm, options->console_in_fd, options->console_out_fd, err);
+                r = vm_furnish(vm, options->console_in_fd, options->console_out_fd, disks, err);
         }
         if (r < 0) {
                 vm_destroy(vm, 0);
@@ -571,6 +628,7 @@ void vm_run(struct vm *vm)
                 kvm_vcpu_was_paused(&vm->vcpus[i].kvm);
         cow_watch(vm);
         resume(vm);
+        machine_devices_resume(vm);
         if (atomic_load(&vm->first_exit) == FIRST_EXIT_AWAITED && !vm->doorbell_fork &&
             !vm->kick_timer)
                 loop_add_timer(vm->options.loop, KICK_AFTER_NS, kick_for_first_exit, vm,
@@ -579,12 +637,17 @@ void vm_run(struct vm *vm)
 
 void vm_pause(struct vm *vm)
 {
+        uint64_t t0 = vm_now_ns();
+
+        vm->quiesce_ns = 0;
         if (vm->paused)
                 return;
+        machine_devices_quiesce(vm);
+        vm->paused_ns = vm_now_ns();
+        vm->quiesce_ns = vm->paused_ns - t0;
         sync_stop(&vm->sync);
         guest_access_exclusive(&vm->access, true);
         vm->paused = true;
-        vm->paused_ns = vm_now_ns();
 }
 
 int vm_memory_usage(struct vm *vm, uint64_t *shared_bytes, uint64_t *private_bytes)
@@ -625,6 +688,7 @@ void vm_destroy(struct vm *vm, unsigned linger_ms)
         if (!vm)
                 return;
         end_vcpus(vm);
+        machine_devices_quiesce(vm);
         loop_remove(vm->kick_timer);
         loop_remove(vm->cow_timer);
         loop_set_wake(vm->options.loop, NULL, NULL);
@@ -634,6 +698,7 @@ void vm_destroy(struct vm *vm, unsigned linger_ms)
         for (unsigned i = 0; vm->vcpus && i < vm->shape.vcpus; i++)
                 kvm_vcpu_close(&vm->vcpus[i].kvm);
         kvm_vm_close(&vm->kvm);
+        device_slots_destroy(vm);
         kvm_host_close(&vm->host);
         dirty_fini(&vm->dirty);
         backing_destroy(&vm->backing);

@@ -92,6 +92,7 @@ struct vm_options {
         /* Entries of each vCPU's dirty ring, a power of two, for vm_dirty_start(). 0: KVM's dirty
          * log is used, which every host has. */
         uint32_t dirty_ring;
+        bool no_eventfds;   /* for tests: do as on a KVM without KVM_IOEVENTFD and KVM_IRQFD */
         vm_event_fn *event; /* loop thread */
         void *event_data;
 };
@@ -120,7 +121,7 @@ int vm_spawn(struct template *tmpl, const struct vm_options *options, uint32_t i
 int vm_shell(const struct vm_options *options, struct vm **vm, struct err *err);
 struct vm_clone_files {
         int console_in_fd, console_out_fd;            /* -1: none */
-        struct vm_overlay overlays[DEVICE_DISKS_MAX]; /* as many as the shape has disks */
+        struct vm_overlay overlays[DEVICE_DISKS_MAX]; /* given: only for disks that there are */
 };
 int vm_adopt(struct vm *vm, struct template *tmpl, const struct vm_clone_files *files,
              uint32_t index, uint32_t count, struct err *err);

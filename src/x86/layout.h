@@ -7,7 +7,7 @@
  *      000e_0000 - 000f_ffff   RAM, reserved in e820: ACPI tables, RSDP, VM generation id
  *      0010_0000 - bfff_ffff   RAM, as much as there is
  *      d000_0000               fork doorbell, one page
- *      d000_1000 - d00f_ffff   virtio-mmio devices (later)
+ *      d000_1000 - d001_0fff   virtio-mmio devices: 16 slots of a page each
  *      fec0_0000, fee0_0000    IOAPIC, local APICs (in KVM)
  *      fffb_c000 - fffb_ffff   identity map page and TSS that KVM wants on VT-x
  *      1_0000_0000 -           RAM above 3 GiB continues here
@@ -35,6 +35,7 @@
 #define LAYOUT_MMIO         0xd0000000ull /* .. LAYOUT_MMIO_END: nothing here is ever RAM */
 #define LAYOUT_DOORBELL     0xd0000000ull
 #define LAYOUT_VIRTIO       0xd0001000ull
+#define LAYOUT_VIRTIO_SLOT  0x1000ull /* from one slot to the next */
 #define LAYOUT_MMIO_END     0xd0100000ull
 #define LAYOUT_IOAPIC       0xfec00000ull
 #define LAYOUT_LAPIC        0xfee00000ull
@@ -52,5 +53,13 @@
 #define LAYOUT_GSI_SERIAL  4u
 #define LAYOUT_GSI_RTC     8u
 #define LAYOUT_GSI_VMGENID 10u /* raised through the ACPI generic event device */
+
+/* One for each virtio slot. ISA lines that nobody else has come first, since a kernel that finds
+ * the devices by its command line, without ACPI's help, can only use those; the rest have a pin of
+ * the IOAPIC and none of the PICs. */
+#define LAYOUT_VIRTIO_GSIS                                                                         \
+        {                                                                                          \
+                5, 6, 7, 9, 11, 14, 15, 3, 16, 17, 18, 19, 20, 21, 22, 23                          \
+        }
 
 #endif
