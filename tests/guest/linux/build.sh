@@ -30,7 +30,7 @@ source_version=$(version linux-source-6.1)
 busybox_version=$(version busybox-static)
 kernel=$cache/linux-$(hash "$source_version" "$here"/kernel.sh "$here"/config "$here"/*.patch)
 initramfs=$cache/linux-initramfs-$(hash "$busybox_version" "$here"/initramfs.sh "$here"/init \
-	"$here"/fstab "$here"/ramet-fork.c "$include"/fork_abi.h)
+	"$here"/fstab "$here"/bare.h "$here"/ramet-fork.c "$here"/ramet-work.c "$include"/fork_abi.h)
 
 if [ ! -d "$kernel" ] || [ ! -d "$initramfs" ]; then
 	mkdir -p "$cache"

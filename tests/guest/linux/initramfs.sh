@@ -8,10 +8,12 @@ set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 gen=$1 out=$2
 
-gcc -std=gnu17 -O2 -Wall -Wextra -Werror -I "$here/../../../include" \
-	-static -nostdlib -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables \
-	-fcf-protection=none -fno-pie -no-pie -Wl,--build-id=none -s \
-	-o "$out/ramet-fork" "$here/ramet-fork.c"
+for program in ramet-fork ramet-work; do
+	gcc -std=gnu17 -O2 -Wall -Wextra -Wno-unused-parameter -Werror -I "$here/../../../include" \
+		-static -nostdlib -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables \
+		-fcf-protection=none -fno-pie -no-pie -Wl,--build-id=none -s \
+		-o "$out/$program" "$here/$program.c"
+done
 
 # A file that is missing must be an error, gen_init_cpio only grumbles.
 for file in /bin/busybox "$here/init" "$here/fstab"; do
@@ -22,6 +24,7 @@ cat > "$out/list" <<EOF
 dir /bin 755 0 0
 dir /dev 755 0 0
 dir /etc 755 0 0
+dir /mnt 755 0 0
 dir /proc 755 0 0
 dir /sys 755 0 0
 dir /tmp 1777 0 0
@@ -31,6 +34,7 @@ file /etc/fstab $here/fstab 644 0 0
 file /bin/busybox /bin/busybox 755 0 0
 slink /bin/sh busybox 777 0 0
 file /bin/ramet-fork $out/ramet-fork 755 0 0
+file /bin/ramet-work $out/ramet-work 755 0 0
 EOF
 "$gen" -t 0 "$out/list" > "$out/initramfs.cpio"
-rm "$out/list" "$out/ramet-fork"
+rm "$out/list" "$out/ramet-fork" "$out/ramet-work"
