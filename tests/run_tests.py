@@ -22,8 +22,9 @@ from teeth import TEETH, judge
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / 'build-test'
 KVM_GET_API_VERSION = 0xAE00
-OWN_WAY = ('linux', 'bench')  # suites that a plain `./dev test` runs later, or not
-OTHERS = ('lint', 'linux', 'teeth')  # what is no suite of a part
+OWN_WAY = ('linux', 'devices', 'bench')  # suites that a plain `./dev test` runs later, or not
+WITH_LINUX = ('linux', 'devices')  # those for which the Linux guest is built first
+OTHERS = ('lint', 'teeth')  # what is no suite of a part
 
 
 @dataclass
@@ -217,10 +218,11 @@ class Run:
             'result': 'OK' if done.returncode == 0 else 'FAIL', 'returncode': done.returncode,
             'stdout': done.stdout, 'stderr': done.stderr}, 'tap'), log)
 
-    def run_linux(self, part, guest, built):
+    def run_linux(self, part, guest, built, suites, done):
         paths = None
         if built and not self.kvm:
-            self.run_suite(part, 'linux', set())
+            for suite in suites:
+                self.run_suite(part, suite, done)
             return
         if guest:
             self.screen.begin('linux', 'guest build')
@@ -230,8 +232,8 @@ class Run:
             else:
                 self.broken('linux', 'guest-linux', 'the Linux guest was not built', guest.log,
                             guest.log.read_text().splitlines()[-20:])
-        if paths and built:
-            self.run_suite(part, 'linux', set(), env={
+        for suite in suites if paths and built else ():
+            self.run_suite(part, suite, done, env={
                 'RAMET_TEST_VMLINUX': paths[0], 'RAMET_TEST_INITRAMFS': paths[1]})
 
     def summary(self):
@@ -299,18 +301,18 @@ def build_errors(log):
 
 
 def plan(wanted):
-    """{part name: suites or None for its own}, and which of OTHERS to run."""
-    if not wanted:
-        return {'gcc': None, 'clang': None, 'asan': None, 'tsan': None}, set(OTHERS)
+    """{part name: suites or None for its own}, which of OTHERS to run, and which of WITH_LINUX."""
+    if not wanted:  # every test of the devices is in another suite, too
+        return {'gcc': None, 'clang': None, 'asan': None, 'tsan': None}, set(OTHERS), ['linux']
     parts, named = {}, {'clang': 'clang', 'asan': 'asan', 'sync': 'tsan', 'tsan': 'tsan'}
     for suite in wanted:
         if suite in named:
             parts[named[suite]] = None
-        elif suite == 'linux':
+        elif suite in WITH_LINUX:
             parts.setdefault('gcc', [])
         elif suite not in OTHERS:
             parts.setdefault('gcc', []).append(suite)
-    return parts, set(wanted) & set(OTHERS)
+    return parts, set(wanted) & set(OTHERS), [s for s in WITH_LINUX if s in wanted]
 
 
 def check_names(run, part, suites):
@@ -319,15 +321,15 @@ def check_names(run, part, suites):
     for suite in suites:
         if suite not in have and suite not in ('unit', 'integration', 'guest'):
             print(f'dev: no such suite: {suite} (there are: '
-                  f'{" ".join(sorted(have | {"asan", "clang", "sync", *OTHERS}))})', file=sys.stderr)
+                  f'{" ".join(sorted(have | {"asan", "clang", "sync", *WITH_LINUX, *OTHERS}))})',
+                  file=sys.stderr)
             raise SystemExit(2)
 
 
 def main(wanted):
     LOGS.mkdir(exist_ok=True)
     run, all_parts = Run(), make_parts()
-    parts, others = plan(wanted)
-    linux = 'linux' in others
+    parts, others, linux = plan(wanted)
     guest = None
 
     if not run.kvm:
@@ -335,7 +337,7 @@ def main(wanted):
     try:
         if linux and run.kvm:
             guest = LinuxGuest()
-        gcc_built = False
+        gcc_built, done = False, set()
         for name, suites in parts.items():
             part = all_parts[name]
             if name != 'gcc':
@@ -344,7 +346,6 @@ def main(wanted):
             gcc_built = run.build(part)
             if gcc_built:
                 check_names(run, part, suites or [])
-                done = set()
                 for suite in run.suites_of(part) if suites is None else suites:
                     run.run_suite(part, suite, done)
         if 'teeth' in others:
@@ -352,7 +353,7 @@ def main(wanted):
         if 'lint' in others:
             run.run_lint()
         if linux:
-            run.run_linux(all_parts['gcc'], guest, gcc_built)
+            run.run_linux(all_parts['gcc'], guest, gcc_built, linux, done)
     finally:
         if guest:
             guest.stop()
