@@ -27,6 +27,7 @@ enum record_kind {
         RECORD_VM = 0x0001,         /* what the machine is: struct vm_record */
         RECORD_LAYOUT = 0x0002,     /* which layer backs which pages: array of struct extent */
         RECORD_CPUID = 0x0003,      /* array of struct kvm_cpuid_entry2 */
+        RECORD_FILES = 0x0004,      /* how many files which device has: array of struct vm_files */
         RECORD_CLOCK = 0x0010,      /* struct kvm_clock_data and the host's monotonic time of it */
         RECORD_IRQCHIP = 0x0011,    /* struct kvm_irqchip; instance: KVM_IRQCHIP_* */
         RECORD_PIT = 0x0012,        /* struct kvm_pit_state2 */

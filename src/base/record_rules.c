@@ -30,6 +30,7 @@ const struct record_rule record_rules[] = {
         RANGE(RECORD_LAYOUT, "layout", 0, 1 << 20, 32, 1),
         RANGE(RECORD_CPUID, "cpuid", 0, 256 * sizeof(struct kvm_cpuid_entry2),
               sizeof(struct kvm_cpuid_entry2), 1),
+        RANGE(RECORD_FILES, "files", 0, 64 * 16, 16, 1),
         FIXED(RECORD_CLOCK, "clock", sizeof(struct kvm_clock_data) + 8, 1),
         FIXED(RECORD_IRQCHIP, "irqchip", sizeof(struct kvm_irqchip), KVM_NR_IRQCHIPS),
         FIXED(RECORD_PIT, "pit", sizeof(struct kvm_pit_state2), 1),

@@ -7,7 +7,7 @@
  *      vm_run     the vCPUs are let go, then resume
  *
  * In that order, since I/O in flight may wait for a medium: the guest runs on meanwhile. A device
- * is born quiesced, and works from the first vm_run() on.
+ * is born quiesced, and works from the first vm_run() on. freeze.c says when they are frozen.
  */
 #include <errno.h>
 #include <unistd.h>
@@ -40,14 +40,18 @@ unsigned machine_slots_needed(const struct vm *vm)
         return n;
 }
 
+static void close_overlay(const struct vm_overlay *overlay)
+{
+        if (!overlay->given)
+                return;
+        close(overlay->fd);
+        close(overlay->ro_fd);
+}
+
 void vm_overlays_close(const struct vm_overlay overlays[DEVICE_DISKS_MAX])
 {
-        for (unsigned i = 0; i < DEVICE_DISKS_MAX; i++) {
-                if (!overlays[i].given)
-                        continue;
-                close(overlays[i].fd);
-                close(overlays[i].ro_fd);
-        }
+        for (unsigned i = 0; i < DEVICE_DISKS_MAX; i++)
+                close_overlay(&overlays[i]);
 }
 
 static int create(struct vm *vm, const struct device_ops *ops, const struct device_params *params,
@@ -98,6 +102,34 @@ void machine_devices_destroy(struct vm *vm)
         }
 }
 
+uint32_t machine_device_instance(const struct vm *vm, unsigned index)
+{
+        uint32_t n = 0;
+
+        for (unsigned i = 0; i < index; i++)
+                n += vm->devices[i].ops->record_kind == vm->devices[index].ops->record_kind;
+        return n;
+}
+
+void vm_give_overlays(struct vm *vm, const struct vm_overlay overlays[DEVICE_DISKS_MAX])
+{
+        unsigned disk = 0;
+
+        for (unsigned i = 0; i < vm->ndevices; i++) {
+                const struct vm_device *d = &vm->devices[i];
+                const struct vm_overlay *o = &overlays[disk];
+
+                if (!d->ops->give_overlay || disk == DEVICE_DISKS_MAX)
+                        continue;
+                d->ops->give_overlay(d->dev, o->given ? o->fd : -1, o->given ? o->ro_fd : -1);
+                disk++;
+        }
+        for (; disk < DEVICE_DISKS_MAX; disk++)
+                close_overlay(&overlays[disk]);
+}
+
+/* --- stop and go --- */
+
 void machine_devices_quiesce(struct vm *vm)
 {
         for (unsigned i = 0; i < vm->ndevices; i++) {
@@ -112,4 +144,73 @@ void machine_devices_resume(struct vm *vm)
                 if (vm->devices[i].ops->resume)
                         vm->devices[i].ops->resume(vm->devices[i].dev);
         }
+}
+
+/* --- freeze --- */
+
+/* Those before @end. */
+static void cancel(struct vm *vm, unsigned end)
+{
+        for (unsigned i = 0; i < end; i++) {
+                if (vm->devices[i].ops->freeze_cancel)
+                        vm->devices[i].ops->freeze_cancel(vm->devices[i].dev);
+        }
+}
+
+int machine_devices_prepare(struct vm *vm, struct err *err)
+{
+        for (unsigned i = 0; i < vm->ndevices; i++) {
+                const struct vm_device *d = &vm->devices[i];
+                int r = d->ops->freeze_prepare ? d->ops->freeze_prepare(d->dev, err) : 0;
+
+                if (r < 0) {
+                        cancel(vm, i);
+                        return err_prefix(err, r, "device %s", d->ops->name);
+                }
+        }
+        return 0;
+}
+
+void machine_devices_cancel(struct vm *vm)
+{
+        cancel(vm, vm->ndevices);
+}
+
+void machine_devices_freeze(struct vm *vm)
+{
+        for (unsigned i = 0; i < vm->ndevices; i++) {
+                if (vm->devices[i].ops->freeze)
+                        vm->devices[i].ops->freeze(vm->devices[i].dev);
+        }
+}
+
+int machine_devices_publish(struct vm *vm, struct record_writer *w, struct device_files *files,
+                            struct err *err)
+{
+        struct vm_files entries[VM_DEVICES_MAX];
+        unsigned n = 0;
+        int failed = 0;
+
+        for (unsigned i = 0; i < vm->ndevices; i++) {
+                const struct vm_device *d = &vm->devices[i];
+                unsigned before = files->n;
+                struct err why;
+                int r;
+
+                if (!d->ops->freeze_publish)
+                        continue;
+                r = d->ops->freeze_publish(d->dev, files, &why);
+                if (r < 0 && failed == 0) {
+                        *err = why;
+                        failed = err_prefix(err, r, "device %s", d->ops->name);
+                }
+                entries[n++] = (struct vm_files){
+                        .kind = d->ops->record_kind,
+                        .instance = machine_device_instance(vm, i),
+                        .files = files->n - before,
+                };
+        }
+        if (n > 0)
+                record_add(w, RECORD_FILES, 0, 1, entries, n * sizeof entries[0]);
+        return failed;
 }

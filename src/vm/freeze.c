@@ -2,13 +2,16 @@
 /*
  * Freeze: a running machine becomes an immutable template, and runs on.
  *
- *      before   scan memory for its data; nothing is stopped
- *      pause    stop all vCPUs at the barrier; save vCPUs, interrupt controllers, devices; freeze
- * memory after    seal what was frozen; write the records; only then does a template exist
+ *      before   scan memory for its data; devices prepare; nothing is stopped
+ *      pause    I/O ends; stop all vCPUs at the barrier; save vCPUs, interrupt controllers,
+ * devices; freeze memory and the devices' files after    seal what was frozen; write the records;
+ * only then does a template exist
  *
  * State is saved before memory changes hands, so that every failure up to there leaves the machine
- * as it was. The write access that the VMM itself has through its host addresses ends with the
- * pause, too: the addresses stay, what is behind them is private from then on.
+ * as it was. Devices freeze after memory, since they cannot fail. What fails later costs the
+ * template, and the machine a layer more of memory and of each disk; the guest notices nothing. The
+ * write access that the VMM itself has through its host addresses ends with the pause, too: the
+ * addresses stay, what is behind them is private from then on.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -50,6 +53,8 @@ static int freeze_stopped(struct vm *vm, struct backing_freeze *f, struct record
         r = backing_freeze(&vm->backing, f, err);
         if (r == 0 && f->first)
                 r = prepare(vm, err);
+        if (r == 0)
+                machine_devices_freeze(vm);
         stats->freeze_ns = vm_now_ns() - t0;
         return r;
 }
@@ -61,43 +66,80 @@ static int freeze_in_pause(struct vm *vm, struct backing_freeze *f, struct recor
         uint64_t t0 = vm_now_ns();
         int r;
 
-        stats->fork_point_ns = t0;
         vm_pause(vm);
+        stats->quiesce_ns = vm->quiesce_ns;
+        if (!was_paused)
+                t0 = vm->paused_ns; /* when it began to stop the vCPUs */
+        stats->fork_point_ns = t0;
         stats->stop_ns = vm_now_ns() - t0;
         r = freeze_stopped(vm, f, w, stats, err);
+        if (r < 0)
+                machine_devices_cancel(vm);
         if (!was_paused)
                 vm_run(vm);
         stats->pause_ns = vm_now_ns() - t0;
         return r;
 }
 
+static void close_fds(const int *fds, unsigned n)
+{
+        for (unsigned i = 0; i < n; i++)
+                close(fds[i]);
+}
+
+/* The template's own descriptors of @n files; none after a failure. */
+static int duplicate(int *fds, unsigned n, const char *what, struct err *err)
+{
+        for (unsigned i = 0; i < n; i++) {
+                int e;
+
+                fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 0);
+                if (fds[i] >= 0)
+                        continue;
+                e = errno;
+                close_fds(fds, i);
+                return err_host(err, e, "%s %u: %s", what, i, strerror(e));
+        }
+        return 0;
+}
+
 static int make_template(struct vm *vm, struct backing_freeze *f, struct record_writer *w,
                          struct vm_record *rec, struct template **tmpl, struct err *err)
 {
+        struct device_files files = {0};
         int layers[BACKING_LAYERS_MAX];
         struct extent_list extents;
-        int state_fd, r;
+        struct err devices_err;
+        int state_fd, r, devices_r;
 
         r = backing_freeze_publish(&vm->backing, f, layers, &rec->layers, &extents, err);
+        /* They have been frozen, too, whether there is a use for it or not. */
+        devices_r = machine_devices_publish(vm, w, &files, &devices_err);
         if (r < 0)
                 return r;
+        if (devices_r < 0) {
+                extent_list_fini(&extents);
+                *err = devices_err;
+                return devices_r;
+        }
         record_add(w, RECORD_VM, 0, 1, rec, sizeof *rec);
         record_add(w, RECORD_LAYOUT, 0, 1, extents.items, extents.count * sizeof *extents.items);
         extent_list_fini(&extents);
         r = record_finish(w, &state_fd, err);
         if (r < 0)
                 return r;
-        for (unsigned i = 0; i < rec->layers; i++) {
-                layers[i] = fcntl(layers[i], F_DUPFD_CLOEXEC, 0);
-                if (layers[i] >= 0)
-                        continue;
-                r = err_host(err, errno, "memory layer %u: %s", i, strerror(errno));
-                while (i-- > 0)
-                        close(layers[i]);
+        r = duplicate(layers, rec->layers, "memory layer", err);
+        if (r < 0) {
                 close(state_fd);
                 return r;
         }
-        return template_import(state_fd, layers, rec->layers, NULL, 0, tmpl, err);
+        r = duplicate(files.fds, files.n, "file of a device", err);
+        if (r < 0) {
+                close_fds(layers, rec->layers);
+                close(state_fd);
+                return r;
+        }
+        return template_import(state_fd, layers, rec->layers, files.fds, files.n, tmpl, err);
 }
 
 int vm_freeze(struct vm *vm, uint64_t cause_ns, bool by_doorbell, struct template **tmpl,
@@ -111,6 +153,8 @@ int vm_freeze(struct vm *vm, uint64_t cause_ns, bool by_doorbell, struct templat
 
         *stats = (struct vm_freeze_stats){0};
         r = backing_freeze_prepare(&vm->backing, &f, err);
+        if (r == 0)
+                r = machine_devices_prepare(vm, err);
         if (r < 0) {
                 backing_freeze_end(&f);
                 return r;

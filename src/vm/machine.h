@@ -200,6 +200,15 @@ int machine_devices_create(struct vm *vm, struct device_disk *disks, struct err 
 void machine_devices_destroy(struct vm *vm);
 void machine_devices_quiesce(struct vm *vm);
 void machine_devices_resume(struct vm *vm);
+/* A freeze: prepare, then either freeze and publish, or cancel. publish comes to all of them even
+ * if one fails, or the caller has no use for it, and adds RECORD_FILES. */
+int machine_devices_prepare(struct vm *vm, struct err *err);
+void machine_devices_freeze(struct vm *vm);
+int machine_devices_publish(struct vm *vm, struct record_writer *w, struct device_files *files,
+                            struct err *err);
+void machine_devices_cancel(struct vm *vm);
+/* Which of them a saved state means: devices of one kind are told apart by their order. */
+uint32_t machine_device_instance(const struct vm *vm, unsigned index);
 
 /* device_slots.c: of device_env. With the interrupt controllers there, and no devices yet. */
 int device_slots_create(struct vm *vm, struct err *err);
@@ -215,6 +224,7 @@ int machine_set_identity(struct vm *vm, struct err *err);
 /* state.c. Restoring is of all but memory, CPUID and the generation id's change; of a new machine,
  * or of one that vm_reset() has prepared. */
 int machine_save(struct vm *vm, struct record_writer *w, struct err *err);
-int machine_restore(struct vm *vm, const struct record_reader *r, struct err *err);
+int machine_restore(struct vm *vm, const struct template *tmpl, const struct record_reader *r,
+                    struct err *err);
 
 #endif

@@ -15,6 +15,9 @@
  *  - Ticks, requests and modes in KVM: kvm_vm_forget() and kvm_vcpu_forget(). The timers of the
  *    local APICs and the clock go with their state.
  *  - Interrupt lines: each device sets its own when it is restored.
+ *  - I/O in flight, and what devices have taken and not answered: they are quiesced before the
+ *    vCPUs stop, and forget the rest when they are restored. An interrupt that KVM has still in a
+ *    work queue may come in the new life; it finds nothing to do, as on a line that is shared.
  *  - Memory, and translations of it: the engine's reset; both kinds are invalidated, and KVM's
  *    shadow page tables, where it has any, dropped.
  *
@@ -99,7 +102,7 @@ static int go_back(struct vm *vm, const struct record_reader *reader, struct err
         if (r < 0)
                 return r;
         chardev_discard_input(vm->console);
-        r = machine_restore(vm, reader, err);
+        r = machine_restore(vm, vm->tmpl, reader, err);
         if (r == 0)
                 r = machine_set_identity(vm, err);
         return r;

@@ -14,16 +14,6 @@
 
 #include "vm/machine.h"
 
-/* Devices of one kind are told apart by their order. */
-static uint32_t instance_of(const struct vm *vm, unsigned index)
-{
-        uint32_t n = 0;
-
-        for (unsigned i = 0; i < index; i++)
-                n += vm->devices[i].ops->record_kind == vm->devices[index].ops->record_kind;
-        return n;
-}
-
 static int save_devices(struct vm *vm, struct record_writer *w, struct err *err)
 {
         for (unsigned i = 0; i < vm->ndevices; i++) {
@@ -33,8 +23,8 @@ static int save_devices(struct vm *vm, struct record_writer *w, struct err *err)
                 if (!record)
                         return err_host(err, ENOMEM, "no memory for the state of %s", d->ops->name);
                 d->ops->save(d->dev, record);
-                record_add(w, d->ops->record_kind, instance_of(vm, i), d->ops->record_version,
-                           record, d->ops->record_length);
+                record_add(w, d->ops->record_kind, machine_device_instance(vm, i),
+                           d->ops->record_version, record, d->ops->record_length);
                 free(record);
         }
         return 0;
@@ -54,20 +44,49 @@ int machine_save(struct vm *vm, struct record_writer *w, struct err *err)
         return r;
 }
 
-static int restore_devices(struct vm *vm, const struct record_reader *reader, struct err *err)
+/* A template's files stand in the order of the entries of RECORD_FILES. */
+static int restore_files(struct vm *vm, unsigned device, const struct template *tmpl,
+                         const struct record_reader *reader, struct err *err)
+{
+        const struct device_ops *ops = vm->devices[device].ops;
+        const struct record *rec = record_find(reader, RECORD_FILES, 0);
+        const struct vm_files *entry = rec ? rec->data : NULL, *own = NULL;
+        uint64_t at = 0, first = 0;
+
+        for (size_t i = 0; rec && i < rec->length / sizeof *entry; i++) {
+                if (entry[i].kind == ops->record_kind &&
+                    entry[i].instance == machine_device_instance(vm, device)) {
+                        own = &entry[i];
+                        first = at;
+                }
+                at += entry[i].files;
+        }
+        if (!own || at != tmpl->nfiles)
+                return err_input(err,
+                                 "saved state: %u files came with it, none or others are said "
+                                 "to be those of device %s",
+                                 tmpl->nfiles, ops->name);
+        return ops->restore_files(vm->devices[device].dev, tmpl->file_fds + first, own->files, err);
+}
+
+static int restore_devices(struct vm *vm, const struct template *tmpl,
+                           const struct record_reader *reader, struct err *err)
 {
         for (unsigned i = 0; i < vm->ndevices; i++) {
                 const struct vm_device *d = &vm->devices[i];
                 const struct record *rec =
-                        record_find(reader, d->ops->record_kind, instance_of(vm, i));
-                int r;
+                        record_find(reader, d->ops->record_kind, machine_device_instance(vm, i));
+                int r = 0;
 
                 if (!rec)
                         return err_input(err, "saved state: no record of device %s", d->ops->name);
                 if (rec->length != d->ops->record_length)
                         return err_input(err, "saved state: device %s: %u bytes, expected %u",
                                          d->ops->name, rec->length, d->ops->record_length);
-                r = d->ops->restore(d->dev, rec->data, rec->version, err);
+                if (d->ops->restore_files)
+                        r = restore_files(vm, i, tmpl, reader, err);
+                if (r == 0)
+                        r = d->ops->restore(d->dev, rec->data, rec->version, err);
                 if (r < 0)
                         return r;
         }
@@ -87,7 +106,8 @@ static uint64_t elapsed_since_save(const struct record_reader *reader)
         return now > clock.host_ns ? now - clock.host_ns : 0;
 }
 
-int machine_restore(struct vm *vm, const struct record_reader *reader, struct err *err)
+int machine_restore(struct vm *vm, const struct template *tmpl, const struct record_reader *reader,
+                    struct err *err)
 {
         uint64_t elapsed_ns = elapsed_since_save(reader);
         int r = cow_prepare_msrs(vm, reader, err);
@@ -102,7 +122,7 @@ int machine_restore(struct vm *vm, const struct record_reader *reader, struct er
         if (r == 0)
                 r = kvm_vm_restore_clock(&vm->host, &vm->kvm, reader, err);
         if (r == 0)
-                r = restore_devices(vm, reader, err);
+                r = restore_devices(vm, tmpl, reader, err);
         if (r == 0)
                 r = cow_prepare(vm, err);
         vm_memory_changed(vm);

@@ -395,6 +395,11 @@ static void close_disks(const struct device_disk *disks, unsigned n)
         }
 }
 
+static void settle(void *loop)
+{
+        loop_io_settle(loop);
+}
+
 static int make_devices(struct vm *vm, int console_in_fd, int console_out_fd,
                         struct device_disk *disks, struct err *err)
 {
@@ -416,6 +421,7 @@ static int make_devices(struct vm *vm, int console_in_fd, int console_out_fd,
                 .release = env_release,
                 .machine = vm,
         };
+        guest_access_lending(&vm->access, settle, vm->options.loop);
         return machine_devices_create(vm, disks, err);
 }
 
@@ -689,10 +695,12 @@ void vm_destroy(struct vm *vm, unsigned linger_ms)
                 return;
         end_vcpus(vm);
         machine_devices_quiesce(vm);
+        loop_io_drain(vm->options.loop);
         loop_remove(vm->kick_timer);
         loop_remove(vm->cow_timer);
         loop_set_wake(vm->options.loop, NULL, NULL);
         machine_devices_destroy(vm);
+        guest_access_lending_end(&vm->access);
         if (vm->console)
                 chardev_destroy(vm->console, linger_ms);
         for (unsigned i = 0; vm->vcpus && i < vm->shape.vcpus; i++)

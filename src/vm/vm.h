@@ -68,6 +68,13 @@ struct vm_record {
         uint32_t layers;        /* memory layers that belong to this state */
 };
 
+/* An entry of RECORD_FILES, version 1: the template's next @files files are this device's. */
+struct vm_files {
+        uint32_t kind, instance; /* of the device's record */
+        uint32_t files;
+        uint32_t reserved; /* 0 */
+};
+
 /* Where a disk's own writes go: an empty file, open for both and for reading only, or memory. */
 struct vm_overlay {
         bool given; /* false: memory */
@@ -144,6 +151,7 @@ int vm_arm_fork(struct vm *vm, bool doorbell, const char *console_text);
 
 struct vm_freeze_stats {
         uint64_t fork_point_ns; /* CLOCK_MONOTONIC when the vCPUs were asked to stop */
+        uint64_t quiesce_ns;    /* devices ended their I/O before that; the guest ran */
         uint64_t stop_ns, pause_ns, freeze_ns, publish_ns;
         uint64_t copied_bytes;
         uint64_t generation;

@@ -481,6 +481,7 @@ static const struct {
         {RECORD_VM, 0, 64},
         {RECORD_LAYOUT, 0, 3 * 32},
         {RECORD_CPUID, 0, 2 * sizeof(struct kvm_cpuid_entry2)},
+        {RECORD_FILES, 0, 3 * 16},
         {RECORD_CLOCK, 0, sizeof(struct kvm_clock_data) + 8},
         {RECORD_IRQCHIP, 2, sizeof(struct kvm_irqchip)},
         {RECORD_PIT, 0, sizeof(struct kvm_pit_state2)},
