@@ -10,6 +10,8 @@
  * is in the shell, not in what a fork waits for.
  */
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -18,6 +20,7 @@
 #include "x86/layout.h"
 
 static const uint8_t gsis[DEVICE_SLOTS_MAX] = LAYOUT_VIRTIO_GSIS;
+_Static_assert(DEVICE_SLOTS_MAX == LAYOUT_VIRTIO_SLOTS, "slots");
 
 static int make_eventfd(int *fd, struct err *err)
 {
@@ -68,6 +71,24 @@ int device_slots_create(struct vm *vm, struct err *err)
         for (unsigned i = 0; i < n && r == 0; i++)
                 r = make(vm, i, err);
         return r;
+}
+
+char *device_slots_cmdline(const struct vm *vm, const char *cmdline)
+{
+        const size_t each = sizeof "virtio_mmio.device=4K@0x00000000:00 ";
+        const size_t size = vm->device_slots.made * each + strlen(cmdline) + 1;
+        char *text = malloc(size);
+        size_t n = 0;
+
+        for (unsigned i = 0; text && i < vm->device_slots.made; i++) {
+                const struct device_slot *s = &vm->device_slots.slot[i];
+
+                n += (size_t)snprintf(text + n, size - n, "virtio_mmio.device=4K@0x%llx:%u ",
+                                      (unsigned long long)s->base, s->gsi);
+        }
+        if (text)
+                snprintf(text + n, size - n, "%s", cmdline);
+        return text;
 }
 
 int device_slots_take(void *machine, struct device_slot *slot)

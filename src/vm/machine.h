@@ -212,6 +212,9 @@ uint32_t machine_device_instance(const struct vm *vm, unsigned index);
 
 /* device_slots.c: of device_env. With the interrupt controllers there, and no devices yet. */
 int device_slots_create(struct vm *vm, struct err *err);
+/* @cmdline after what tells a kernel of the slots (Linux, drivers/virtio/virtio_mmio.c); before it,
+ * since it may have a "--" after which nothing is the kernel's. To be freed; NULL: no memory. */
+char *device_slots_cmdline(const struct vm *vm, const char *cmdline);
 int device_slots_take(void *machine, struct device_slot *slot);
 void device_slots_destroy(struct vm *vm); /* after KVM's side of the machine */
 

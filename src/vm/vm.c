@@ -562,18 +562,38 @@ int vm_create(const struct vm_options *options, struct vm **out, struct err *err
         return 0;
 }
 
-int vm_boot(struct vm *vm, const struct boot_source *given, struct err *err)
+/* Tables and kernel. The guest finds its virtio devices in one or the other. */
+static int load(struct vm *vm, const struct boot_source *given, struct x86_entry *entry,
+                struct err *err)
+{
+        const bool tables = !vm->shape.virtio_cmdline;
+        struct boot_source source = *given;
+        char *cmdline = NULL;
+        int r = acpi_write_tables(&vm->mem, vm->shape.vcpus, tables ? vm->device_slots.made : 0,
+                                  err);
+
+        if (r < 0)
+                return r;
+        if (!tables) {
+                cmdline = device_slots_cmdline(vm, given->cmdline);
+                if (!cmdline)
+                        return err_host(err, ENOMEM, "no memory for the command line");
+                source.cmdline = cmdline;
+        }
+        source.tsc_khz = vm->vcpus[0].kvm.tsc_khz;
+        r = boot_load(&source, &vm->mem, entry, err);
+        free(cmdline);
+        return r;
+}
+
+int vm_boot(struct vm *vm, const struct boot_source *source, struct err *err)
 {
         int fd = vm->vcpus[0].kvm.fd;
-        struct boot_source source = *given;
         struct kvm_sregs sregs;
         struct kvm_regs regs;
         struct x86_entry entry;
-        int r = acpi_write_tables(&vm->mem, vm->shape.vcpus, err);
+        int r = load(vm, source, &entry, err);
 
-        source.tsc_khz = vm->vcpus[0].kvm.tsc_khz;
-        if (r == 0)
-                r = boot_load(&source, &vm->mem, &entry, err);
         if (r < 0)
                 return r;
         r = kvm_ioctl(fd, KVM_GET_SREGS, &sregs);

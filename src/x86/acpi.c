@@ -246,7 +246,7 @@ static struct madt *build_madt(struct area *area, unsigned vcpus)
         return m;
 }
 
-static struct table_header *build_dsdt(struct area *area)
+static struct table_header *build_dsdt(struct area *area, unsigned virtio_slots)
 {
         struct table_header *h = area_take(area, sizeof *h);
         struct aml aml;
@@ -254,7 +254,7 @@ static struct table_header *build_dsdt(struct area *area)
         if (!h)
                 return NULL;
         aml = (struct aml){.buf = area->buf + area->used, .cap = LAYOUT_ACPI_MAX - area->used};
-        acpi_dsdt(&aml);
+        acpi_dsdt(&aml, virtio_slots);
         if (aml.full)
                 return NULL;
         area->used += aml.len;
@@ -274,13 +274,13 @@ static void fill_rsdp(struct rsdp *r, uint64_t xsdt)
 }
 
 /* 0 or -ENOSPC */
-static int build(struct area *area, unsigned vcpus)
+static int build(struct area *area, unsigned vcpus, unsigned virtio_slots)
 {
         struct rsdp *rsdp = area_take(area, sizeof *rsdp);
         struct xsdt *xsdt = area_take(area, sizeof *xsdt);
         struct fadt *fadt = area_take(area, sizeof *fadt);
         struct madt *madt = build_madt(area, vcpus);
-        struct table_header *dsdt = build_dsdt(area);
+        struct table_header *dsdt = build_dsdt(area, virtio_slots);
 
         if (!rsdp || !xsdt || !fadt || !madt || !dsdt)
                 return -ENOSPC;
@@ -292,14 +292,15 @@ static int build(struct area *area, unsigned vcpus)
         return 0;
 }
 
-int acpi_write_tables(const struct guest_mem *mem, unsigned vcpus, struct err *err)
+int acpi_write_tables(const struct guest_mem *mem, unsigned vcpus, unsigned virtio_slots,
+                      struct err *err)
 {
         struct area area = {.buf = calloc(1, LAYOUT_ACPI_MAX)};
         int ret;
 
         if (!area.buf)
                 return err_host(err, ENOMEM, "no memory to build the ACPI tables in");
-        ret = build(&area, vcpus);
+        ret = build(&area, vcpus, virtio_slots);
         if (ret < 0) {
                 ret = err_host(err, ENOSPC, "the ACPI tables of %u CPUs do not fit into %llu KiB",
                                vcpus, LAYOUT_ACPI_MAX / 1024);

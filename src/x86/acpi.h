@@ -9,8 +9,10 @@
 #include "base/err.h"
 #include "mem/guest_mem.h"
 
-/* Write all tables for @vcpus processors into guest memory from LAYOUT_ACPI on; the RSDP stands
- * first. 0, or -EFAULT / -ENOSPC with err set. */
-int acpi_write_tables(const struct guest_mem *mem, unsigned vcpus, struct err *err);
+/* Write all tables for @vcpus processors and devices in the first @virtio_slots slots (at most
+ * LAYOUT_VIRTIO_SLOTS) into guest memory from LAYOUT_ACPI on; the RSDP stands first. 0, or -EFAULT
+ * / -ENOSPC with err set. */
+int acpi_write_tables(const struct guest_mem *mem, unsigned vcpus, unsigned virtio_slots,
+                      struct err *err);
 
 #endif

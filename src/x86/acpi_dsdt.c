@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The DSDT: what hangs off this machine, one function a device, one line each in `devices`. A new
- * device adds both and nothing else. (A hardware-reduced machine has no fixed events, so what
+ * device adds both and nothing else; a virtio device adds nothing, since its slot is all that is to
+ * be said here. (A hardware-reduced machine has no fixed events, so what
  * wants to interrupt the OS does it through the generic event device, ACPI 6.5 section 5.6.9.)
  */
 #include "x86/acpi_dsdt.h"
@@ -75,6 +76,25 @@ static void events(struct aml *a)
         aml_end(a, dev);
 }
 
+/* virtio-mmio, as Linux knows it: LNRO0005. The window is the whole page of the slot. Its interrupt
+ * is edge-triggered, since the device raises it anew for each reason (KVM_IRQFD). */
+static void virtio(struct aml *a, unsigned slot)
+{
+        static const uint8_t gsis[LAYOUT_VIRTIO_SLOTS] = LAYOUT_VIRTIO_GSIS;
+        const char name[] = {'V', 'R', (char)('0' + slot / 10), (char)('0' + slot % 10), '\0'};
+        size_t dev = aml_device(a, name);
+
+        aml_name_string(a, "_HID", "LNRO0005");
+        aml_name_int(a, "_UID", slot);
+        aml_name_int(a, "_CCA", 1); /* it sees the processor's caches */
+        size_t crs = aml_crs(a);
+        aml_crs_memory(a, (uint32_t)(LAYOUT_VIRTIO + slot * LAYOUT_VIRTIO_SLOT),
+                       LAYOUT_VIRTIO_SLOT);
+        aml_crs_irq(a, gsis[slot], false);
+        aml_crs_end(a, crs);
+        aml_end(a, dev);
+}
+
 static void (*const devices[])(struct aml *a) = {
         serial,
         rtc,
@@ -82,12 +102,14 @@ static void (*const devices[])(struct aml *a) = {
         events,
 };
 
-void acpi_dsdt(struct aml *a)
+void acpi_dsdt(struct aml *a, unsigned virtio_slots)
 {
         size_t scope = aml_scope(a, "\\_SB");
 
         for (size_t i = 0; i < sizeof devices / sizeof devices[0]; i++)
                 devices[i](a);
+        for (unsigned i = 0; i < virtio_slots; i++)
+                virtio(a, i);
         aml_end(a, scope);
 
         /* Soft off. The first element is what goes into SLP_TYP of the sleep control register. */

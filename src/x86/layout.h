@@ -36,6 +36,7 @@
 #define LAYOUT_DOORBELL     0xd0000000ull
 #define LAYOUT_VIRTIO       0xd0001000ull
 #define LAYOUT_VIRTIO_SLOT  0x1000ull /* from one slot to the next */
+#define LAYOUT_VIRTIO_SLOTS 16u
 #define LAYOUT_MMIO_END     0xd0100000ull
 #define LAYOUT_IOAPIC       0xfec00000ull
 #define LAYOUT_LAPIC        0xfee00000ull

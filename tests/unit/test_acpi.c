@@ -69,7 +69,7 @@ static void rsdp_and_xsdt(void **state)
         struct guest_mem m = memory();
         uint64_t xsdt;
 
-        assert_int_equal(acpi_write_tables(&m, 2, NULL), 0);
+        assert_int_equal(acpi_write_tables(&m, 2, 0, NULL), 0);
         assert_memory_equal(ram + LAYOUT_ACPI, "RSD PTR ", 8);
         assert_int_equal(ram[LAYOUT_ACPI + 15], 2);
         assert_int_equal(get(LAYOUT_ACPI + 20, 4), 36);
@@ -89,7 +89,7 @@ static void fadt_is_hardware_reduced(void **state)
         struct guest_mem m = memory();
         uint64_t f;
 
-        assert_int_equal(acpi_write_tables(&m, 1, NULL), 0);
+        assert_int_equal(acpi_write_tables(&m, 1, 0, NULL), 0);
         f = table("FACP");
         assert_int_equal(get(f + 4, 4), 276);
         assert_int_equal(ram[f + 8], 6);
@@ -135,7 +135,7 @@ static void madt_lists_every_cpu(void **state)
                 uint64_t madt;
                 unsigned n = counts[i];
 
-                assert_int_equal(acpi_write_tables(&m, n, NULL), 0);
+                assert_int_equal(acpi_write_tables(&m, n, 0, NULL), 0);
                 madt = table("APIC");
                 assert_int_equal(get(madt + 36, 4), LAYOUT_LAPIC);
                 assert_int_equal(madt_count(madt, 0), n < 255 ? n : 255);
@@ -152,11 +152,11 @@ static void too_many_and_too_little(void **state)
         struct err err;
 
         for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-                assert_int_equal(acpi_write_tables(&m, counts[i], &err), -ENOSPC);
+                assert_int_equal(acpi_write_tables(&m, counts[i], 0, &err), -ENOSPC);
                 assert_non_null(strstr(err.text, "do not fit into 64 KiB"));
         }
         m.regions[0].size = LAYOUT_ACPI + 100;
-        assert_int_equal(acpi_write_tables(&m, 1, &err), -EFAULT);
+        assert_int_equal(acpi_write_tables(&m, 1, 0, &err), -EFAULT);
         assert_int_equal(ram[LAYOUT_ACPI], 0);
 }
 
@@ -233,7 +233,7 @@ static void running_out_of_room(void **state)
         struct aml a = {.buf = whole, .cap = sizeof whole};
         size_t need;
 
-        acpi_dsdt(&a);
+        acpi_dsdt(&a, LAYOUT_VIRTIO_SLOTS);
         assert_false(a.full);
         need = a.len;
         for (size_t cap = 0; cap <= need; cap++) {
@@ -241,11 +241,26 @@ static void running_out_of_room(void **state)
 
                 buf[cap] = 0x5a;
                 a = (struct aml){.buf = buf, .cap = cap};
-                acpi_dsdt(&a);
+                acpi_dsdt(&a, LAYOUT_VIRTIO_SLOTS);
                 assert_int_equal(a.full, cap < need);
                 assert_true(a.len <= cap);
                 assert_int_equal(buf[cap], 0x5a);
                 free(buf);
+        }
+}
+
+/* Of the IOAPIC's 24, none twice, and none of a PC's or of another device of ours. */
+static void virtio_slots_have_lines_of_their_own(void **state)
+{
+        static const uint8_t gsis[] = LAYOUT_VIRTIO_GSIS;
+        uint32_t used = 1u << 0 | 1u << 1 | 1u << 2 | 1u << LAYOUT_GSI_SERIAL |
+                        1u << LAYOUT_GSI_RTC | 1u << LAYOUT_GSI_VMGENID | 1u << 12 | 1u << 13;
+
+        assert_int_equal(sizeof gsis, LAYOUT_VIRTIO_SLOTS);
+        for (unsigned i = 0; i < sizeof gsis; i++) {
+                assert_in_range(gsis[i], 0, 23);
+                assert_false(used & 1u << gsis[i]);
+                used |= 1u << gsis[i];
         }
 }
 
@@ -291,7 +306,7 @@ static void iasl_finds_nothing(void **state)
                 print_message("# iasl is not installed (package acpica-tools)\n");
                 skip();
         }
-        assert_int_equal(acpi_write_tables(&m, 3, NULL), 0);
+        assert_int_equal(acpi_write_tables(&m, 3, LAYOUT_VIRTIO_SLOTS, NULL), 0);
         assert_non_null(mkdtemp(dir));
         write_file(dir, "dsdt.dat", table("DSDT"));
         write_file(dir, "facp.dat", table("FACP"));
@@ -303,7 +318,16 @@ static void iasl_finds_nothing(void **state)
         run(dir, "iasl -d -p twice again.aml", "Disassembly completed");
         run(dir, "diff -I '^ [*]' dsdt.dsl twice.dsl && echo same", "same");
         run(dir, "! grep External dsdt.dsl && echo none", "none"); /* no name dangles */
-        run(dir, "grep -c 'Device (' dsdt.dsl", "4");
+        run(dir, "grep -c 'Device (' dsdt.dsl", "20");
+        run(dir, "grep -c LNRO0005 dsdt.dsl", "16");
+        run(dir, "grep -c 'Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive' dsdt.dsl",
+            "19");
+        /* The last one, whole. */
+        run(dir,
+            "sed -n '/VR15/,$p' dsdt.dsl | tr -d ' \\n' | grep -c "
+            "'Name(_UID,0x0F).*Name(_CCA,One).*Memory32Fixed(ReadWrite,0xD0010000,.*"
+            "0x00001000,.*0x00000017,'",
+            "1");
         run(dir, "iasl -d facp.dat && iasl facp.dsl", "Compilation successful. 0 Errors, 0 Warn");
         run(dir, "iasl -d apic.dat && iasl apic.dsl", "Compilation successful. 0 Errors, 0 Warn");
         run(dir, "iasl -d xsdt.dat && iasl xsdt.dsl", "Compilation successful. 0 Errors, 0 Warn");
@@ -313,10 +337,15 @@ static void iasl_finds_nothing(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(rsdp_and_xsdt),        cmocka_unit_test(fadt_is_hardware_reduced),
-                cmocka_unit_test(madt_lists_every_cpu), cmocka_unit_test(too_many_and_too_little),
-                cmocka_unit_test(package_lengths),      cmocka_unit_test(names_and_numbers),
-                cmocka_unit_test(running_out_of_room),  cmocka_unit_test(iasl_finds_nothing),
+                cmocka_unit_test(rsdp_and_xsdt),
+                cmocka_unit_test(fadt_is_hardware_reduced),
+                cmocka_unit_test(madt_lists_every_cpu),
+                cmocka_unit_test(too_many_and_too_little),
+                cmocka_unit_test(package_lengths),
+                cmocka_unit_test(names_and_numbers),
+                cmocka_unit_test(running_out_of_room),
+                cmocka_unit_test(virtio_slots_have_lines_of_their_own),
+                cmocka_unit_test(iasl_finds_nothing),
         };
 
         return cmocka_run_group_tests_name("acpi", tests, NULL, NULL);
