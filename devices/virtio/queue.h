@@ -38,8 +38,9 @@ struct virtq {
         uint16_t
                 next_avail; /* the next entry of the available ring to be looked at, free-running */
         uint16_t next_used; /* the next entry of the used ring, free-running */
-        uint16_t signalled; /* next_used when the driver was last interrupted */
-        bool signalled_valid;  /* false: it never was, or not since it was told not to be */
+        uint16_t seen;      /* the available index, when it was last read */
+        uint16_t signalled; /* next_used when virtq_interrupt_wanted() was last asked */
+        bool signalled_valid;  /* false: 65536 pushes or more ago */
         uint32_t outstanding;  /* chains popped and not pushed */
         uint64_t pops, pushes; /* statistics */
 };
@@ -65,17 +66,19 @@ struct virtq_chain {
 int virtq_init(struct virtq *q, struct guest_access *a, const struct virtq_layout *at,
                bool event_idx, bool indirect, struct err *err);
 
-/* Is there something to take, or a queue so broken that pop() would say so? */
+/* Is there something to take, or an index so wrong that pop() would say so? */
 bool virtq_available(struct virtq *q, struct guest_access *a);
 /* Take the next chain. 1; 0 when there is none; -EPROTO when the driver broke the rules (err says
- * how), and ever after. Bounded by the queue's size, whatever the guest does. */
+ * how), and ever after, as all other calls then do nothing. Bounded by the queue's size, whatever
+ * the guest does; no more than that many chains are ever out at a time. */
 int virtq_pop(struct virtq *q, struct guest_access *a, struct virtq_chain *chain, struct err *err);
-/* The last chain popped was not used: it will be popped again. */
+/* The last chain popped was not used, and none was after it: it will be popped again. */
 void virtq_unpop(struct virtq *q);
 /* Give back the chain that began at @head, of which @written bytes were written. 0, or -EPROTO. */
 int virtq_push(struct virtq *q, struct guest_access *a, uint16_t head, uint32_t written,
                struct err *err);
-/* After pushes: does the driver want an interrupt for them? Asks once for each group of pushes. */
+/* After pushes: does the driver want an interrupt for them? Asks once for each group of pushes:
+ * false when there were none since. */
 bool virtq_interrupt_wanted(struct virtq *q, struct guest_access *a);
 /* The device wants (or does not want) to be notified of what is made available from now on. After
  * asking for it, look once more: true when something is there already. */
@@ -83,7 +86,8 @@ bool virtq_ask_notify(struct virtq *q, struct guest_access *a, bool wanted);
 
 /* Where bytes [@from, @from + @len) of the chain's out part (@in false) or in part are, as an iovec
  * for the kernel; neighbours are joined. Returns the number of entries; -E2BIG for more than @max,
- * -EFAULT when some of it is not RAM. Spans: good until the section or its loan ends. */
+ * -EFAULT when some of it is not RAM, -EINVAL when the part is shorter. Spans: good until the
+ * section or its loan ends. */
 int virtq_iov(struct guest_access *a, const struct virtq_chain *chain, bool in, uint64_t from,
               uint64_t len, struct iovec *iov, unsigned max);
 /* Copy from the out part, or to the in part, beginning at byte @from of it. 0, -EFAULT (not RAM),

@@ -39,7 +39,7 @@ struct virtio_ops {
         uint16_t queue_size_max; /* of each; at most VIRTQ_SIZE_MAX */
 
         /* Features besides those of the transport (VERSION_1, INDIRECT_DESC, EVENT_IDX). Any
-         * thread; does not change after create and restore. */
+         * thread; does not change after create and restore. NULL: none. */
         uint64_t (*features)(struct virtio_device *v);
         /* Device configuration space: any thread, under the transport's lock. @len is 1, 2, 4 or 8,
          * any offset and alignment; beyond the end reads are zeros, and writes nothing. write: NULL
@@ -51,18 +51,22 @@ struct virtio_ops {
 
         /* Loop thread. activate (may be NULL): the driver is ready; v->driver_features says what it
          * wants. process: there may be something in queue @q; called inside a section, and to do a
-         * bounded amount of work: when it left some, it returns true and is called again. Nothing
-         * is begun while v->quiesced. reset (may be NULL): forget the driver; nothing is in flight.
-         */
+         * bounded amount of work: when it left some that it could do, it returns true and is called
+         * again. What it leaves for want of something else is its own matter: when that is there,
+         * it goes on, or calls virtio_poke(). Nothing is begun while v->quiesced, so not by a
+         * done() of loop_io_drain() either, which would never end. reset (may be NULL): forget the
+         * driver; nothing is in flight. */
         void (*activate)(struct virtio_device *v);
         bool (*process)(struct virtio_device *v, unsigned q);
         void (*reset)(struct virtio_device *v);
 
-        /* The device's own part of the record, @record_bytes long. NULL when 0. */
+        /* The device's own part of the record, @record_bytes long, all of which save fills. restore
+         * checks it before it changes anything, and then forgets all that was before; the
+         * transport's part is not there yet. NULL when 0. */
         uint32_t record_bytes;
         void (*save)(struct virtio_device *v, void *record);
         int (*restore)(struct virtio_device *v, const void *record, struct err *err);
-        /* Set up is known again after a restore, and the guest is about to run. May be NULL. */
+        /* The transport's part is there, too; the guest does not run yet. May be NULL. */
         void (*restored)(struct virtio_device *v);
 };
 
@@ -87,15 +91,17 @@ struct virtio_device {
         } setup[VIRTIO_QUEUES_MAX]; /* [lock] what the driver writes */
         bool activating;            /* [lock] DRIVER_OK was written, the loop has not seen it */
         bool resetting;             /* [lock] 0 was written, the loop has not seen it */
-        bool held;                  /* [lock] a vCPU waits for that */
+        unsigned held;              /* [lock] how many vCPUs wait for that */
+        uint64_t interrupts;        /* [lock] statistics */
 
         bool active;                            /* [loop] */
         bool broken;                            /* [loop] */
         bool quiesced;                          /* [loop] */
         struct virtq queues[VIRTIO_QUEUES_MAX]; /* [loop] */
         struct virtio_stats {
-                uint64_t notifications, interrupts, errors;
-        } stats; /* [loop] */
+                uint64_t notifications, errors;
+        } stats;       /* [loop] */
+        char why[128]; /* [loop] what virtio_break() was last told */
 };
 
 /* --- for a device's create and destroy --- */
@@ -109,12 +115,14 @@ void virtio_fini(struct virtio_device *v);
 
 /* --- for a device at work; loop thread --- */
 
-/* Buffers were pushed to queue @q: interrupt the driver if it wants that. Inside a section. */
+/* Buffers were pushed to queue @q: interrupt the driver if it wants that. Inside a section. Once
+ * for all of a turn costs least. */
 void virtio_used(struct virtio_device *v, unsigned q);
 /* The configuration space changed: a new generation, and an interrupt. Any thread; without the
  * lock. */
 void virtio_config_changed(struct virtio_device *v);
-/* The driver broke the rules: NEEDS_RESET, and nothing more is done for it before a reset. */
+/* The driver broke the rules: NEEDS_RESET, and nothing more is done for it before a reset. Its
+ * queues are gone: what is in flight ends, and virtq_push() then says -EPROTO. Idempotent. */
 void virtio_break(struct virtio_device *v, const char *why);
 /* Call process() of queue @q soon, as if the driver had notified it. */
 void virtio_poke(struct virtio_device *v, unsigned q);
