@@ -20,7 +20,9 @@
 #include "ramet/fork_abi.h"
 #include "x86/layout.h"
 
+#ifndef FAKE_MEMORY /* bytes from address 0 on */
 #define FAKE_MEMORY 0x100000u
+#endif
 
 struct fake {
         struct guest_mem mem;
@@ -97,16 +99,28 @@ static inline void fake_release(void *machine)
         assert_true(atomic_fetch_sub(&f->held, 1) > 0);
 }
 
+/* More memory, above what there is. Whole pages. */
+static inline void fake_add_memory(struct fake *f, uint64_t gpa, uint64_t size)
+{
+        struct guest_mem *mem = &f->mem;
+        uint64_t offset = 0;
+        void *hva = NULL;
+
+        assert_int_equal(posix_memalign(&hva, 4096, size), 0);
+        memset(hva, 0, size);
+        for (unsigned i = 0; i < mem->nregions; i++)
+                offset += mem->regions[i].size;
+        mem->regions[mem->nregions++] =
+                (struct guest_region){.gpa = gpa, .size = size, .offset = offset, .hva = hva};
+}
+
 /* Everything but the device. */
 static inline void fake_machine(struct fake *f)
 {
         int in[2], out[2];
 
         memset(f, 0, sizeof *f);
-        f->mem.nregions = 1;
-        f->mem.regions[0] =
-                (struct guest_region){.size = FAKE_MEMORY, .hva = calloc(1, FAKE_MEMORY)};
-        assert_non_null(f->mem.regions[0].hva);
+        fake_add_memory(f, 0, FAKE_MEMORY);
         assert_int_equal(pipe2(in, O_CLOEXEC), 0);
         assert_int_equal(pipe2(out, O_CLOEXEC | O_NONBLOCK), 0);
         assert_int_equal(loop_create(true, &f->env.loop), 0);
@@ -114,6 +128,7 @@ static inline void fake_machine(struct fake *f)
         f->in = in[1];
         f->out = out[0];
         f->params.debug_exit_port = 0xf4;
+        f->params.rng = true;
         tlb_init(&f->tlb);
         guest_access_init(&f->access, &f->mem, NULL, &f->tlb);
         f->env.mem = &f->access;
@@ -125,16 +140,22 @@ static inline void fake_machine(struct fake *f)
         f->env.machine = f;
 }
 
-static inline void fake_init(struct fake *f, const struct device_ops *ops)
+/* The device, as f->params say. */
+static inline void fake_create(struct fake *f, const struct device_ops *ops)
 {
         struct err err = {0};
 
-        fake_machine(f);
         f->ops = ops;
         assert_int_equal(
                 ops->create(&f->env, &f->params, 0, &f->dev, f->windows, &f->nwindows, &err), 0);
         assert_non_null(f->dev);
         assert_in_range(f->nwindows, 0, DEVICE_WINDOWS);
+}
+
+static inline void fake_init(struct fake *f, const struct device_ops *ops)
+{
+        fake_machine(f);
+        fake_create(f, ops);
 }
 
 static inline void fake_fini(struct fake *f)
@@ -143,7 +164,8 @@ static inline void fake_fini(struct fake *f)
                 f->ops->destroy(f->dev);
         chardev_destroy(f->env.console, 0);
         loop_destroy(f->env.loop);
-        free(f->mem.regions[0].hva);
+        for (unsigned i = 0; i < f->mem.nregions; i++)
+                free(f->mem.regions[i].hva);
         for (unsigned i = 0; i < f->nslots; i++) {
                 close(f->slots[i].notify_fd);
                 close(f->slots[i].irq_fd);
