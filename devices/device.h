@@ -139,6 +139,9 @@ struct device_ops {
          * device says how its interrupt line is, even if it seems to be so already. */
         void (*save)(void *dev, void *record);
         int (*restore)(void *dev, const void *record, uint32_t version, struct err *err);
+        /* After all devices were restored, in a clone or by a reset to a template, while the vCPUs
+         * are stopped: what machines of one past must not share is made anew. NULL: nothing. */
+        void (*renew)(void *dev);
 
         /* --- for devices that do something by themselves, or have files. Loop thread. NULL: not
          * so. --- */

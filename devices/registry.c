@@ -13,6 +13,7 @@ const struct device_ops *const device_registry[] = {
         &debug_exit_ops,
         &doorbell_ops,
         &vmgenid_ops,
+        &rng_ops,
         NULL,
 };
 /* clang-format on */

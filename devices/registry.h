@@ -10,5 +10,6 @@ extern const struct device_ops rtc_ops;
 extern const struct device_ops i8042_ops;
 extern const struct device_ops pm_ops;
 extern const struct device_ops debug_exit_ops;
+extern const struct device_ops rng_ops;
 
 #endif

@@ -49,6 +49,7 @@ enum record_kind {
         RECORD_DEV_PM = 0x0204,
         RECORD_DEV_DOORBELL = 0x0205,
         RECORD_DEV_VMGENID = 0x0206,
+        RECORD_DEV_VIRTIO_RNG = 0x0211, /* virtio: struct virtio_record, and the device's part */
 };
 
 /* What a reader knows of a kind. */

@@ -82,6 +82,12 @@ int machine_set_identity(struct vm *vm, struct err *err)
 
         if (r < 0)
                 return err_host(err, -r, "a new generation id: %s", strerror(-r));
+        for (unsigned i = 0; i < vm->ndevices; i++) {
+                const struct vm_device *d = &vm->devices[i];
+
+                if (d->ops->renew)
+                        d->ops->renew(d->dev);
+        }
         doorbell_set_result(vm->doorbell, vm->index, vm->count);
         return 0;
 }
