@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,6 +18,10 @@
 enum ramet_cow rig_cow = RAMET_COW_PRIVATE;
 uint64_t rig_own_pages_max;
 uint32_t rig_dirty_ring;
+bool rig_rng;
+unsigned rig_ndisks;
+uint64_t rig_disk_bytes = 16 << 20;
+void (*rig_tune)(struct vm_options *options);
 
 int rig_init(void)
 {
@@ -52,17 +57,35 @@ static void on_event(void *data, enum vm_event event, const struct vm_event_args
         }
 }
 
+static void make_disk(struct device_disk *disk)
+{
+        char path[64];
+
+        *disk = (struct device_disk){.overlay_fd = -1, .overlay_ro_fd = -1, .name = "image"};
+        disk->image_fd = memfd_create("image", MFD_CLOEXEC);
+        assert_true(disk->image_fd >= 0);
+        assert_int_equal(ftruncate(disk->image_fd, (off_t)rig_disk_bytes), 0);
+        snprintf(path, sizeof path, "/proc/self/fd/%d", disk->image_fd);
+        disk->image_ro_fd = open(path, O_RDONLY | O_CLOEXEC);
+        assert_true(disk->image_ro_fd >= 0);
+}
+
 static struct vm_options options(struct rig *r, unsigned vcpus, uint64_t memory_bytes)
 {
         int pipe_fds[2], input_fds[2];
+        struct vm_options o;
 
         assert_int_equal(loop_create(true, &r->loop), 0);
         assert_int_equal(pipe2(input_fds, O_CLOEXEC | O_NONBLOCK), 0);
         r->input_fd = input_fds[1];
         assert_int_equal(pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK), 0);
         r->console_fd = pipe_fds[0];
-        return (struct vm_options){
-                .shape = {.memory_bytes = memory_bytes, .vcpus = vcpus, .debug_exit_port = 0xf4},
+        o = (struct vm_options){
+                .shape = {.memory_bytes = memory_bytes,
+                          .vcpus = vcpus,
+                          .debug_exit_port = 0xf4,
+                          .ndisks = rig_ndisks,
+                          .rng = rig_rng},
                 .loop = r->loop,
                 .console_in_fd = input_fds[0],
                 .console_out_fd = pipe_fds[1],
@@ -74,6 +97,9 @@ static struct vm_options options(struct rig *r, unsigned vcpus, uint64_t memory_
                 .event = on_event,
                 .event_data = r,
         };
+        if (rig_tune)
+                rig_tune(&o);
+        return o;
 }
 
 int rig_try_boot(struct rig *r, const char *name, const char *cmdline, unsigned vcpus,
@@ -86,6 +112,9 @@ int rig_try_boot(struct rig *r, const char *name, const char *cmdline, unsigned 
 
         memset(r, 0, sizeof *r);
         o = options(r, vcpus, memory_bytes);
+        for (unsigned i = 0; i < o.shape.ndisks; i++)
+                if (o.disks[i].image_fd <= 0)
+                        make_disk(&o.disks[i]);
         snprintf(path, sizeof path, "%s/%s", getenv("TEST_GUESTS"), name);
         source.kernel_fd = open(path, O_RDONLY | O_CLOEXEC);
         if (source.kernel_fd < 0)

@@ -38,6 +38,12 @@ extern enum ramet_cow rig_cow;
 extern uint64_t rig_own_pages_max;
 /* And the entries of each vCPU's dirty ring, 0: none. */
 extern uint32_t rig_dirty_ring;
+/* And their virtio devices. Each disk of a root is a memfd of rig_disk_bytes of zeros. */
+extern bool rig_rng;
+extern unsigned rig_ndisks;
+extern uint64_t rig_disk_bytes;
+/* What else is to be different, before a machine or a shell is made; NULL: nothing. */
+extern void (*rig_tune)(struct vm_options *options);
 
 /* A root machine that runs guest @name with @cmdline; @armed: its doorbell forks. */
 void rig_boot(struct rig *r, const char *name, const char *cmdline, unsigned vcpus,
