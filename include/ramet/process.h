@@ -50,10 +50,12 @@ struct ramet_clone_options {
         unsigned count;    /* how many clones the fork makes */
         int console_in_fd; /* as in struct ramet_vm_options */
         int console_out_fd;
-        bool paused; /* do not run it before ramet_process_resume() */
+        bool paused;      /* do not run it before ramet_process_resume() */
+        const char *name; /* of the clone, as in struct ramet_vm_options */
 };
 
-/* Start a clone of a template. Returns as soon as the request is sent. Errors as for start. */
+/* Start a clone of a template. Returns as soon as the request is sent. Errors as for start, and if
+ * it has overlay files, of making them (the last error names the file). */
 RAMET_API int ramet_process_clone(struct ramet_spawner *spawner, struct ramet_frozen *frozen,
                                   const struct ramet_clone_options *options,
                                   struct ramet_process **process);
@@ -81,6 +83,9 @@ RAMET_API int ramet_process_resume(struct ramet_process *process);
 RAMET_API int ramet_process_reset(struct ramet_process *process);
 /* SIGKILL. EXIT (if it has not come) and GONE follow. Killing one that is gone does nothing. */
 RAMET_API int ramet_process_kill(struct ramet_process *process);
+/* The file that disk number @disk is written to since the machine's last FROZEN event, or a clone's
+ * READY; NULL: no file, but the image or memory. Valid until the next event of that machine. */
+RAMET_API const char *ramet_process_overlay(struct ramet_process *process, unsigned disk);
 /* 0 until the LAUNCHED event. */
 RAMET_API pid_t ramet_process_pid(const struct ramet_process *process);
 RAMET_API void ramet_process_set_data(struct ramet_process *process, void *data);

@@ -55,6 +55,26 @@ enum ramet_hugepages {
         RAMET_HUGEPAGES_OFF,
 };
 
+#define RAMET_DISKS_MAX  8u
+#define RAMET_SERIAL_MAX 20u /* bytes of a disk's serial number, without a NUL */
+
+/* A disk. The machine writes to the image until its first fork, and never again afterwards: from
+ * then on it, as each clone, writes to an overlay of its own. */
+struct ramet_disk {
+        size_t size; /* sizeof this struct; the same for all of an array */
+
+        /* A regular file or a block device of a multiple of 512 bytes, open for reading and, unless
+         * the disk is read-only, for writing; borrowed for the call. It is opened once more, and
+         * locked (flock(2)) until the machine and all clones of it are gone: exclusively, or if it
+         * is read-only, together with others who only read it. */
+        int fd;
+        const char *path; /* for messages, and for the headers of overlays; NULL: "disk" */
+        bool readonly;
+        const char *serial;     /* at most RAMET_SERIAL_MAX bytes; NULL: "" */
+        uint64_t iops_max;      /* requests a second; 0: no limit */
+        uint64_t bandwidth_max; /* bytes a second; 0: no limit */
+};
+
 /* How a clone's write is kept from its template: docs/engines.md compares them. */
 enum ramet_cow {
         RAMET_COW_PRIVATE = 0, /* the host kernel does it; the fastest */
@@ -94,6 +114,17 @@ struct ramet_vm_options {
          * ends the machine at its start, with RAMET_EXIT_HOST or RAMET_EXIT_INPUT and a text that
          * names one that it can. */
         enum ramet_cow cow;
+
+        const struct ramet_disk *disks; /* borrowed for the call */
+        unsigned ndisks;                /* at most RAMET_DISKS_MAX */
+        bool rng;                       /* virtio-rng: random numbers of the host */
+        bool virtio_console;            /* virtio-console; the console's input goes there */
+        bool virtio_cmdline; /* the guest finds these devices by its command line, not by ACPI */
+
+        /* A directory for overlays, NULL: they are in memory. Files are NAME.DISK.N.overlay: of
+         * this machine, of its disk vda, vdb, ..., its N-th. They stay when the machine ends. */
+        const char *overlay_dir;
+        const char *name; /* of the machine, for these files; may be NULL without them */
 };
 
 /* How a machine ended. */

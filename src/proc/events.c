@@ -44,6 +44,7 @@ void ramet_frozen_release(struct ramet_frozen *f)
                 return;
         for (unsigned i = 0; i < f->nfds; i++)
                 close(f->fds[i]);
+        disks_unref(f->disks);
         free(f);
 }
 
@@ -56,12 +57,11 @@ static struct ramet_frozen *frozen_new(struct ramet_process *p, const struct mes
                 return NULL;
         *f = (struct ramet_frozen){
                 .refs = 1,
-                .memory_bytes = p->memory_bytes,
-                .vcpus = p->vcpus,
-                .debug_exit_port = p->debug_exit_port,
+                .shape = p->shape,
                 .seccomp = p->seccomp,
                 .hugepages = p->hugepages,
-                .cow = p->cow,
+                .disks = disks_ref(p->disks),
+                .nfiles = m->frozen.nfiles,
                 .nfds = fds->n,
         };
         f->fork_point_ns = m->frozen.fork_point_ns;
@@ -70,18 +70,31 @@ static struct ramet_frozen *frozen_new(struct ramet_process *p, const struct mes
         return f;
 }
 
+/* The fork for which @cause stands is over: so is the wait for its overlay files. */
+static void settle_overlays(struct ramet_process *p, enum ramet_fork_cause cause)
+{
+        unsigned *number;
+
+        if (!p->overlays)
+                return;
+        number = cause == RAMET_FORK_REQUEST ? &p->overlays->requested : &p->overlays->armed;
+        overlays_settle(p->overlays, *number);
+        *number = 0;
+}
+
 /* @m: where the text is; NULL: it is @text. */
 static const char *fork_failed(struct ramet_process *p, uint64_t t_ns,
                                const struct message_event *m, const char *text)
 {
         struct ramet_event *e;
 
+        if (!p->forking && !p->requested)
+                return "a fork failed that nobody wanted";
+        settle_overlays(p, p->forking ? p->cause : RAMET_FORK_REQUEST);
         if (p->forking)
                 p->forking = 0;
-        else if (p->requested)
-                p->requested = 0;
         else
-                return "a fork failed that nobody wanted";
+                p->requested = 0;
         e = spawner_queue(p, RAMET_EVENT_FORK_FAILED, t_ns);
         if (e && m)
                 take_text(e, m);
@@ -104,6 +117,7 @@ static const char *fork_point(struct ramet_process *p, const struct message_even
         if (!p->started || p->forking || !*wanted || m->fork_point.count != *wanted)
                 return "a fork point that nobody wanted";
         p->forking = *wanted;
+        p->cause = m->fork_point.cause;
         *wanted = 0;
         e = spawner_queue(p, RAMET_EVENT_FORK_POINT, t_ns);
         if (e) {
@@ -121,6 +135,7 @@ static const char *frozen(struct ramet_process *p, const struct message_event *m
 
         if (!p->forking || m->frozen.count != p->forking)
                 return "a template that nobody wanted";
+        settle_overlays(p, p->cause);
         f = frozen_new(p, m, fds);
         if (!f)
                 return fork_failed(p, t_ns, NULL, "no memory for a template");
@@ -137,10 +152,10 @@ static const char *frozen(struct ramet_process *p, const struct message_event *m
         e->frozen.pause_ns = m->frozen.pause_ns;
         e->frozen.freeze_ns = m->frozen.freeze_ns;
         e->frozen.publish_ns = m->frozen.publish_ns;
-        e->frozen.memory_bytes = p->memory_bytes;
+        e->frozen.memory_bytes = p->shape.memory_bytes;
         e->frozen.copied_bytes = m->frozen.copied_bytes;
         e->frozen.generation = m->frozen.generation;
-        e->frozen.vcpus = p->vcpus;
+        e->frozen.vcpus = p->shape.vcpus;
         p->forking = 0;
         return NULL;
 }
@@ -152,6 +167,7 @@ static const char *ready(struct ramet_process *p, uint64_t t_ns)
         if (!p->clone || p->started)
                 return "ready, out of turn";
         p->started = true;
+        overlays_started(p->overlays);
         e = spawner_queue(p, RAMET_EVENT_READY, t_ns);
         if (e)
                 e->ready.spawn_ns = t_ns - p->requested_ns;

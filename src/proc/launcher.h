@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The launcher's side, shared by its files: ctx.c (errors), options.c (what may be asked for),
- * launcher.c (sockets and the queue of events), process.c (one machine's process), events.c (what a
- * machine may say, and when). One thread; see <ramet/process.h>.
+ * disks.c (its disks), launcher.c (sockets and the queue of events), start.c and process.c (one
+ * machine's process), events.c (what a machine may say, and when). One thread; see
+ * <ramet/process.h>.
  */
 #ifndef RAMET_PROC_LAUNCHER_H
 #define RAMET_PROC_LAUNCHER_H
@@ -10,6 +11,7 @@
 #include <ramet/process.h>
 
 #include "base/err.h"
+#include "proc/disks.h"
 #include "proc/message.h"
 #include "proc/spawner.h"
 
@@ -52,13 +54,12 @@ struct ramet_spawner {
 struct ramet_frozen {
         unsigned refs;
         uint64_t fork_point_ns;
-        uint64_t memory_bytes;
-        unsigned vcpus;
-        uint16_t debug_exit_port;
+        struct message_shape shape;
         enum ramet_seccomp seccomp;
         enum ramet_hugepages hugepages;
-        enum ramet_cow cow;
-        unsigned nfds; /* the state, then the layers */
+        struct disk_set *disks; /* a reference, or NULL */
+        unsigned nfiles;
+        unsigned nfds; /* the state, then the layers, then the files */
         int fds[];
 };
 
@@ -69,7 +70,8 @@ enum process_state {
         PROCESS_GONE,
 };
 
-#define START_FDS 4 /* kernel, initramfs, console in, console out */
+/* A root's: kernel, initramfs, console in and out, disks. A clone's own are fewer. */
+#define START_FDS (4 + 2 * RAMET_DISKS_MAX + OVERLAY_FDS_MAX)
 
 /* What a machine is told first. While it waits, the descriptors are its own duplicates. */
 struct start {
@@ -103,12 +105,11 @@ struct ramet_process {
         bool clone;
         uint64_t requested_ns;
         uint64_t fork_point_ns; /* a clone's: of its template */
-        uint64_t memory_bytes;
-        unsigned vcpus;
-        uint16_t debug_exit_port;
+        struct message_shape shape;
         enum ramet_seccomp seccomp;
         enum ramet_hugepages hugepages;
-        enum ramet_cow cow;
+        struct disk_set *disks;         /* a reference while it lives, or NULL */
+        struct overlay_files *overlays; /* its own; NULL: it has none */
 
         /* What it may say: */
         bool started;       /* STARTED or READY has come */

@@ -27,6 +27,7 @@ struct message_rule {
 static const char *check_boot(const void *msg, size_t length, unsigned nfds);
 static const char *check_clone(const void *msg, size_t length, unsigned nfds);
 static const char *check_shell(const void *msg, size_t length, unsigned nfds);
+static const char *check_fork(const void *msg, size_t length, unsigned nfds);
 static const char *check_event(const void *msg, size_t length, unsigned nfds);
 
 #define FIXED(s) sizeof(struct s), sizeof(struct s)
@@ -35,6 +36,12 @@ static const char *check_event(const void *msg, size_t length, unsigned nfds);
                 (t), MESSAGE_MACHINE_TO_LAUNCHER, FIXED(message_event), 0, 0, check_event          \
         }
 
+#define OVERLAY_FDS_MAX (2 * RAMET_DISKS_MAX)
+#define BOOT_FDS_MAX    (4 + 2 * RAMET_DISKS_MAX + OVERLAY_FDS_MAX)
+#define FROZEN_FDS_MAX  (1 + MESSAGE_LAYERS_MAX + MESSAGE_FILES_MAX)
+#define CLONE_FDS_MAX   (FROZEN_FDS_MAX + OVERLAY_FDS_MAX + 2)
+_Static_assert(CLONE_FDS_MAX <= MESSAGE_FDS_MAX, "a clone of the largest template can be told of");
+
 static const struct message_rule rules[] = {
         {MESSAGE_SPAWN, MESSAGE_LAUNCHER_TO_SPAWNER, FIXED(message_spawn), 1, 1, NULL},
         {MESSAGE_KILL, MESSAGE_LAUNCHER_TO_SPAWNER, FIXED(message_spawn), 0, 0, NULL},
@@ -42,11 +49,12 @@ static const struct message_rule rules[] = {
         {MESSAGE_REFUSED, MESSAGE_SPAWNER_TO_LAUNCHER, FIXED(message_spawn), 0, 0, NULL},
         {MESSAGE_REAPED, MESSAGE_SPAWNER_TO_LAUNCHER, FIXED(message_spawn), 0, 0, NULL},
         {MESSAGE_BOOT, MESSAGE_LAUNCHER_TO_MACHINE, offsetof(struct message_boot, cmdline) + 1,
-         sizeof(struct message_boot), 1, 4, check_boot},
-        {MESSAGE_CLONE, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_clone), 2,
-         MESSAGE_LAYERS_MAX + 3, check_clone},
+         sizeof(struct message_boot), 1, BOOT_FDS_MAX, check_boot},
+        {MESSAGE_CLONE, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_clone), 2, CLONE_FDS_MAX,
+         check_clone},
         {MESSAGE_SHELL, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_shell), 0, 0, check_shell},
-        {MESSAGE_FORK, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_command), 0, 0, NULL},
+        {MESSAGE_FORK, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_command), 0, OVERLAY_FDS_MAX,
+         check_fork},
         {MESSAGE_PAUSE, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_command), 0, 0, NULL},
         {MESSAGE_RESUME, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_command), 0, 0, NULL},
         {MESSAGE_RESET, MESSAGE_LAUNCHER_TO_MACHINE, FIXED(message_command), 0, 0, NULL},
@@ -54,8 +62,8 @@ static const struct message_rule rules[] = {
         EVENT(MESSAGE_READY),
         EVENT(MESSAGE_RUNNING),
         EVENT(MESSAGE_FORK_POINT),
-        {MESSAGE_FROZEN, MESSAGE_MACHINE_TO_LAUNCHER, FIXED(message_event), 2,
-         MESSAGE_LAYERS_MAX + 1, check_event},
+        {MESSAGE_FROZEN, MESSAGE_MACHINE_TO_LAUNCHER, FIXED(message_event), 2, FROZEN_FDS_MAX,
+         check_event},
         EVENT(MESSAGE_FORK_FAILED),
         EVENT(MESSAGE_PAUSED),
         EVENT(MESSAGE_RESUMED),
@@ -71,34 +79,70 @@ static bool ends(const char *s, size_t room)
         return memchr(s, 0, room) != NULL;
 }
 
+static unsigned bits(uint32_t set)
+{
+        return (unsigned)__builtin_popcount(set);
+}
+
+static const char *check_shape(const struct message_shape *s)
+{
+        if (s->cow > RAMET_COW_ROM || s->ndisks > RAMET_DISKS_MAX || s->rng > 1 ||
+            s->virtio_console > 1 || s->virtio_cmdline > 1 || s->debug_exit_port > UINT16_MAX)
+                return "a setting out of range";
+        return NULL;
+}
+
+/* Those that the message says to have an overlay are some of @ndisks. */
+static bool overlays_fit(uint32_t overlays, unsigned ndisks)
+{
+        return !(overlays & ~((1u << ndisks) - 1));
+}
+
+static const char *check_disks(const struct message_boot *b)
+{
+        for (unsigned i = 0; i < b->shape.ndisks; i++) {
+                const struct message_disk *d = &b->disks[i];
+
+                if (strnlen(d->serial, sizeof d->serial) > RAMET_SERIAL_MAX ||
+                    !ends(d->name, sizeof d->name))
+                        return "a text that does not end";
+                if (d->readonly > 1 || (d->readonly && b->overlays >> i & 1))
+                        return "a setting out of range";
+        }
+        return NULL;
+}
+
 static const char *check_boot(const void *msg, size_t length, unsigned nfds)
 {
         const struct message_boot *b = msg;
         size_t cmdline = length - offsetof(struct message_boot, cmdline);
+        const char *why = check_shape(&b->shape);
 
-        if (b->has & ~MESSAGE_HAS_ALL)
+        if (why)
+                return why;
+        if (b->has & ~MESSAGE_HAS_ALL || !overlays_fit(b->overlays, b->shape.ndisks))
                 return "unknown descriptors are announced";
-        if (nfds != 1 + (unsigned)__builtin_popcount(b->has))
+        if (nfds != 1 + bits(b->has) + 2 * b->shape.ndisks + 2 * bits(b->overlays))
                 return "another number of descriptors than announced";
         if (!ends(b->fork_text, sizeof b->fork_text) ||
             !ends(b->kernel_name, sizeof b->kernel_name) ||
             !ends(b->initramfs_name, sizeof b->initramfs_name) ||
             strnlen(b->cmdline, cmdline) != cmdline - 1)
                 return "a text that does not end";
-        if (b->seccomp > RAMET_SECCOMP_OFF || b->hugepages > RAMET_HUGEPAGES_OFF ||
-            b->cow > RAMET_COW_ROM)
+        if (b->seccomp > RAMET_SECCOMP_OFF || b->hugepages > RAMET_HUGEPAGES_OFF)
                 return "a setting out of range";
-        return NULL;
+        return check_disks(b);
 }
 
 static const char *check_clone(const void *msg, size_t length, unsigned nfds)
 {
         const struct message_clone *c = msg;
 
-        if (c->has & ~(MESSAGE_HAS_CONSOLE_IN | MESSAGE_HAS_CONSOLE_OUT))
+        if (c->has & ~(MESSAGE_HAS_CONSOLE_IN | MESSAGE_HAS_CONSOLE_OUT) ||
+            !overlays_fit(c->overlays, RAMET_DISKS_MAX))
                 return "unknown descriptors are announced";
-        if (c->nlayers < 1 || c->nlayers > MESSAGE_LAYERS_MAX ||
-            nfds != 1 + c->nlayers + (unsigned)__builtin_popcount(c->has))
+        if (c->nlayers < 1 || c->nlayers > MESSAGE_LAYERS_MAX || c->nfiles > MESSAGE_FILES_MAX ||
+            nfds != 1 + c->nlayers + c->nfiles + 2 * bits(c->overlays) + bits(c->has))
                 return "another number of descriptors than announced";
         if (c->seccomp > RAMET_SECCOMP_OFF || c->hugepages > RAMET_HUGEPAGES_OFF ||
             c->cow > RAMET_COW_ROM)
@@ -110,7 +154,18 @@ static const char *check_shell(const void *msg, size_t length, unsigned nfds)
 {
         const struct message_shell *s = msg;
 
-        return s->cow > RAMET_COW_ROM ? "a setting out of range" : NULL;
+        return check_shape(&s->shape);
+}
+
+static const char *check_fork(const void *msg, size_t length, unsigned nfds)
+{
+        const struct message_command *c = msg;
+
+        if (!overlays_fit(c->overlays, RAMET_DISKS_MAX))
+                return "unknown descriptors are announced";
+        if (nfds != 2 * bits(c->overlays))
+                return "another number of descriptors than announced";
+        return NULL;
 }
 
 static const char *check_event(const void *msg, size_t length, unsigned nfds)
@@ -130,7 +185,9 @@ static const char *check_event(const void *msg, size_t length, unsigned nfds)
                         return "an unknown cause of a fork";
                 break;
         case MESSAGE_FROZEN:
-                if (e->frozen.nlayers > MESSAGE_LAYERS_MAX || nfds != 1 + e->frozen.nlayers)
+                if (e->frozen.nlayers < 1 || e->frozen.nlayers > MESSAGE_LAYERS_MAX ||
+                    e->frozen.nfiles > MESSAGE_FILES_MAX ||
+                    nfds != 1 + e->frozen.nlayers + e->frozen.nfiles)
                         return "another number of descriptors than announced";
                 break;
         case MESSAGE_EXIT: /* KILLED is the launcher's word */

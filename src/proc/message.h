@@ -6,11 +6,15 @@
  *
  *      launcher -> spawner     SPAWN { channel }, KILL
  *      spawner  -> launcher    LAUNCHED or REFUSED, later REAPED
- *      launcher -> machine     first BOOT { kernel, initramfs?, console in?, console out? }
- *                              or CLONE { state, layers, console in?, console out? },
- *                              then FORK, PAUSE, RESUME, RESET
- *      machine  -> launcher    STARTED or READY, and so on; EXIT is the last. FROZEN { state,
- * layers }
+ *      launcher -> machine     first BOOT { kernel, initramfs?, console in?, console out?, disks }
+ *                              or CLONE { state, layers, files, overlays, console in?, out? },
+ *                              then FORK { overlays }, PAUSE, RESUME, RESET
+ *      machine  -> launcher    STARTED or READY, and so on; EXIT is the last.
+ *                              FROZEN { state, layers, files }
+ *
+ *      disks     for each: image, image for reading only, overlay?
+ *      overlays  for each disk that has one: its file, open for both, and for reading only
+ *      files     of devices, layers of disks: the state says whose they are
  *
  * A machine's process may have been taken over by its guest, so nothing that comes is believed:
  * message_receive() hands out only messages whose type may come from that peer, whose length and
@@ -29,6 +33,7 @@
 #define MESSAGE_VERSION     1u
 #define MESSAGE_FDS_MAX     253   /* SCM_MAX_FD: what one message can carry */
 #define MESSAGE_LAYERS_MAX  80    /* TEMPLATE_LAYERS_MAX */
+#define MESSAGE_FILES_MAX   128   /* TEMPLATE_FILES_MAX */
 #define MESSAGE_CMDLINE_MAX 65536 /* with its NUL */
 #define MESSAGE_TEXT_MAX    512
 #define MESSAGE_WATCH_MAX   256 /* the console text that forks, with its NUL */
@@ -94,20 +99,39 @@ struct message_spawn {
 #define MESSAGE_HAS_CONSOLE_OUT 4u
 #define MESSAGE_HAS_ALL         7u
 
-struct message_boot {
-        struct message_head head;
+/* What a machine is, as far as an empty one must be the same to become it. No padding: two are the
+ * same if their bytes are. */
+struct message_shape {
         uint64_t memory_bytes;
-        uint64_t flat_address;
-        uint32_t flat_bits; /* 0: the kernel is not a flat binary */
         uint32_t vcpus;
         uint32_t debug_exit_port;
+        uint32_t cow;
+        uint32_t ndisks;
+        uint32_t rng, virtio_console, virtio_cmdline; /* 0 or 1 */
+        uint32_t reserved;
+};
+
+struct message_disk {
+        uint64_t iops_max;
+        uint64_t bandwidth_max;
+        uint32_t readonly;
+        char serial[RAMET_SERIAL_MAX + 4];
+        char name[PATH_MAX];
+};
+
+struct message_boot {
+        struct message_head head;
+        struct message_shape shape;
+        uint64_t flat_address;
+        uint32_t flat_bits; /* 0: the kernel is not a flat binary */
         uint32_t has;
+        uint32_t overlays; /* bit i: disk i has a file for after the fork that is armed */
         uint32_t fork_count;
         uint32_t fork_at_doorbell;
         uint32_t seccomp;
         uint32_t hugepages;
-        uint32_t cow;
         uint32_t reserved;
+        struct message_disk disks[RAMET_DISKS_MAX];
         char fork_text[MESSAGE_WATCH_MAX]; /* "": not by console */
         char kernel_name[PATH_MAX];
         char initramfs_name[PATH_MAX];
@@ -117,6 +141,8 @@ struct message_boot {
 struct message_clone {
         struct message_head head;
         uint32_t nlayers;
+        uint32_t nfiles;
+        uint32_t overlays; /* bit i: disk i has a file to write to */
         uint32_t index;
         uint32_t count;
         uint32_t has;
@@ -124,23 +150,20 @@ struct message_clone {
         uint32_t seccomp;
         uint32_t hugepages;
         uint32_t cow;
+        uint32_t reserved;
 };
 
 /* A machine without a template yet: once it said WARM, CLONE tells it what to become. */
 struct message_shell {
         struct message_head head;
-        uint64_t memory_bytes;
-        uint32_t vcpus;
-        uint32_t debug_exit_port;
-        uint32_t cow;
-        uint32_t reserved;
+        struct message_shape shape;
 };
 
-/* FORK (count), PAUSE, RESUME, RESET */
+/* FORK, PAUSE, RESUME, RESET */
 struct message_command {
         struct message_head head;
-        uint32_t count;
-        uint32_t reserved;
+        uint32_t count;    /* FORK */
+        uint32_t overlays; /* FORK: bit i: disk i has a file for what it writes afterwards */
 };
 
 enum message_how {
@@ -174,6 +197,7 @@ struct message_event {
                         uint64_t generation;
                         uint32_t count;
                         uint32_t nlayers;
+                        uint32_t nfiles;
                 } frozen;
                 struct {
                         uint64_t shared_bytes;

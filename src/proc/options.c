@@ -16,7 +16,7 @@
 
 /* The sizes of the first version; no caller can have a shorter struct. */
 #define VM_OPTIONS_MIN    offsetof(struct ramet_vm_options, cow)
-#define CLONE_OPTIONS_MIN sizeof(struct ramet_clone_options)
+#define CLONE_OPTIONS_MIN offsetof(struct ramet_clone_options, name)
 
 static int copy(const char *what, const void *from, size_t from_size, void *to, size_t to_size,
                 size_t min, struct err *err)

@@ -8,8 +8,8 @@
  *
  * To start one is two messages: what it is to be, into a fresh channel, and the channel's other end
  * to the spawner. Both are sent or neither, so a socket that is full just leaves the process in the
- * line. One that waits holds duplicates of its console descriptors, and a reference to its
- * template.
+ * line. One that waits holds duplicates of its descriptors, and a reference to its template. What
+ * is sent is start.c's; here is how, and all of a process's life afterwards.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -199,12 +199,21 @@ static void hang_up(struct ramet_process *p)
         p->channel = -1;
 }
 
+static void drop_disks(struct ramet_process *p)
+{
+        overlays_destroy(p->overlays, p->started);
+        disks_unref(p->disks);
+        p->overlays = NULL;
+        p->disks = NULL;
+}
+
 static void gone(struct ramet_process *p)
 {
         heard(p);
         hang_up(p);
         p->state = PROCESS_GONE;
         p->kill_late = false;
+        drop_disks(p);
         if (p->released || p->shell)
                 process_free(p);
 }
@@ -311,168 +320,56 @@ void process_free(struct ramet_process *p)
                 shell_forget(p);
         spawner_forget_events(p);
         hang_up(p);
+        drop_disks(p);
         free(p);
 }
 
-static void add_fd(struct start *start, uint32_t *has, uint32_t bit, int fd)
+static int send_command(struct ramet_process *p, struct message_command *m, const int *fds,
+                        unsigned nfds)
 {
-        if (fd < 0)
-                return;
-        *has |= bit;
-        start->fds[start->nfds++] = fd;
+        int ret = message_send(p->channel, m, sizeof *m, fds, nfds, MSG_DONTWAIT);
+
+        if (ret == -EPIPE || ret == -ECONNRESET)
+                return fail(p, -ESRCH, "the machine is gone");
+        return ret ? fail(p, ret, "cannot reach the machine") : 0;
 }
 
-int ramet_process_start(struct ramet_spawner *s, const struct ramet_vm_options *options,
-                        struct ramet_process **process)
+static int check_alive(struct ramet_process *p)
 {
-        struct ramet_vm_options o;
-        struct message_boot *m;
-        struct ramet_process *p;
-        struct start start = {.nfds = 1};
-        struct err err;
-        int ret = options_check(options, &o, &err);
-
-        if (ret)
-                return ctx_fail(s->ctx, ret, &err);
-        m = calloc(1, sizeof *m);
-        p = m ? process_new(s) : NULL;
-        if (!p) {
-                free(m);
-                return ctx_fail(s->ctx, err_host(&err, ENOMEM, "no memory for a machine"), &err);
-        }
-        m->head.type = MESSAGE_BOOT;
-        m->memory_bytes = p->memory_bytes = o.memory_bytes;
-        m->vcpus = p->vcpus = o.vcpus;
-        m->seccomp = p->seccomp = o.seccomp;
-        m->hugepages = p->hugepages = o.hugepages;
-        m->cow = p->cow = o.cow;
-        m->flat_address = o.flat_address;
-        m->flat_bits = o.flat ? o.flat_bits : 0;
-        m->debug_exit_port = p->debug_exit_port = o.debug_exit_port;
-        m->fork_count = o.fork_count;
-        m->fork_at_doorbell = o.fork_at_doorbell;
-        p->armed = o.fork_count;
-        stpcpy(m->fork_text, o.fork_at_console ?: "");
-        stpcpy(m->kernel_name, o.kernel_name ?: "kernel");
-        stpcpy(m->initramfs_name, o.initramfs_name ?: "");
-        start.length = (size_t)(stpcpy(m->cmdline, o.cmdline ?: "") + 1 - (char *)m);
-        start.msg = m;
-        start.fds[0] = o.kernel_fd;
-        add_fd(&start, &m->has, MESSAGE_HAS_INITRAMFS, o.initramfs_fd);
-        add_fd(&start, &m->has, MESSAGE_HAS_CONSOLE_IN, o.console_in_fd);
-        add_fd(&start, &m->has, MESSAGE_HAS_CONSOLE_OUT, o.console_out_fd);
-        ret = process_submit(p, &start);
-        free(m);
-        if (!ret)
-                *process = p;
-        return ret;
-}
-
-/* A shell becomes the clone: its process is there, or soon will be, and waits to be told. */
-static int adopt(struct ramet_process *p, const struct start *start)
-{
-        int fds[MESSAGE_FDS_MAX + START_FDS];
-        struct ramet_event *e;
-        unsigned n = 0;
-        int ret;
-
-        for (unsigned i = 0; i < start->frozen->nfds; i++)
-                fds[n++] = start->frozen->fds[i];
-        for (unsigned i = 0; i < start->nfds; i++)
-                fds[n++] = start->fds[i];
-        ret = message_send(p->channel, start->msg, start->length, fds, n, MSG_DONTWAIT);
-        if (ret) {
-                ramet_process_release(p);
-                return ret;
-        }
-        if (!p->starting)
-                p->spawner->starting++;
-        p->starting = true;
-        e = p->state == PROCESS_LAUNCHED ? spawner_queue(p, RAMET_EVENT_LAUNCHED, monotonic_ns())
-                                         : NULL; /* it will come */
-        if (e)
-                e->launched.pid = p->pid;
-        return 0;
-}
-
-static void inherit(struct ramet_process *p, const struct ramet_frozen *frozen)
-{
-        p->clone = true;
-        p->requested_ns = monotonic_ns();
-        p->fork_point_ns = frozen->fork_point_ns;
-        p->memory_bytes = frozen->memory_bytes;
-        p->vcpus = frozen->vcpus;
-        p->debug_exit_port = frozen->debug_exit_port;
-        p->seccomp = frozen->seccomp;
-        p->hugepages = frozen->hugepages;
-        p->cow = frozen->cow;
-}
-
-/* In a warm shell if one is ready and can be reached, else in a process of its own from the start.
- */
-static int start_clone(struct ramet_spawner *s, const struct start *start,
-                       struct ramet_process **process)
-{
-        struct ramet_process *p = shell_take(s, start->frozen);
-        struct err err;
-        int ret;
-
-        if (p) {
-                inherit(p, start->frozen);
-                ret = adopt(p, start);
-                if (!ret)
-                        *process = p;
-                if (!ret)
-                        return 0;
-        }
-        p = process_new(s);
-        if (!p)
-                return ctx_fail(s->ctx, err_host(&err, ENOMEM, "no memory for a clone"), &err);
-        inherit(p, start->frozen);
-        ret = process_submit(p, start);
-        if (!ret)
-                *process = p;
-        return ret;
-}
-
-int ramet_process_clone(struct ramet_spawner *s, struct ramet_frozen *frozen,
-                        const struct ramet_clone_options *options, struct ramet_process **process)
-{
-        struct ramet_clone_options o;
-        struct message_clone m = {
-                .head.type = MESSAGE_CLONE,
-                .nlayers = frozen->nfds - 1,
-                .seccomp = frozen->seccomp,
-                .hugepages = frozen->hugepages,
-                .cow = frozen->cow,
-        };
-        struct start start = {.msg = &m, .length = sizeof m, .frozen = frozen};
-        struct err err;
-        int ret = options_check_clone(options, &o, &err);
-
-        if (ret)
-                return ctx_fail(s->ctx, ret, &err);
-        m.index = o.index;
-        m.count = o.count;
-        m.paused = o.paused;
-        add_fd(&start, &m.has, MESSAGE_HAS_CONSOLE_IN, o.console_in_fd);
-        add_fd(&start, &m.has, MESSAGE_HAS_CONSOLE_OUT, o.console_out_fd);
-        return start_clone(s, &start, process);
-}
-
-static int command(struct ramet_process *p, enum message_type type, unsigned count)
-{
-        struct message_command m = {.head.type = type, .count = count};
-        int ret;
-
         if (p->state == PROCESS_WAITING)
                 return fail(p, -EAGAIN, "the machine has not been started yet");
         if (p->channel < 0 || p->exited || p->killed)
                 return fail(p, -ESRCH, "the machine is gone");
-        ret = message_send(p->channel, &m, sizeof m, NULL, 0, MSG_DONTWAIT);
-        if (ret == -EPIPE || ret == -ECONNRESET)
-                return fail(p, -ESRCH, "the machine is gone");
-        return ret ? fail(p, ret, "cannot reach the machine") : 0;
+        return 0;
+}
+
+static int command(struct ramet_process *p, enum message_type type)
+{
+        struct message_command m = {.head.type = type};
+        int ret = check_alive(p);
+
+        return ret ?: send_command(p, &m, NULL, 0);
+}
+
+/* Its disks are written to other files after the fork: they go with the request. */
+static int command_fork(struct ramet_process *p, unsigned count)
+{
+        struct message_command m = {.head.type = MESSAGE_FORK, .count = count};
+        int fds[OVERLAY_FDS_MAX], ret;
+        unsigned nfds, number = 0;
+        struct err err;
+
+        ret = overlays_make(p->overlays, &number, fds, &nfds, &m.overlays, &err);
+        if (ret)
+                return ctx_fail(p->spawner->ctx, ret, &err);
+        ret = send_command(p, &m, fds, nfds);
+        while (nfds)
+                close(fds[--nfds]);
+        if (ret)
+                overlays_settle(p->overlays, number);
+        else if (p->overlays)
+                p->overlays->requested = number;
+        return ret;
 }
 
 int ramet_process_fork(struct ramet_process *p, unsigned count)
@@ -487,7 +384,7 @@ int ramet_process_fork(struct ramet_process *p, unsigned count)
                                 &err);
         if (p->requested)
                 return fail(p, -EBUSY, "a fork of this machine is already under way");
-        ret = command(p, MESSAGE_FORK, count);
+        ret = check_alive(p) ?: command_fork(p, count);
         if (!ret)
                 p->requested = count;
         return ret;
@@ -495,7 +392,7 @@ int ramet_process_fork(struct ramet_process *p, unsigned count)
 
 int ramet_process_pause(struct ramet_process *p)
 {
-        int ret = command(p, MESSAGE_PAUSE, 0);
+        int ret = command(p, MESSAGE_PAUSE);
 
         p->pauses += !ret;
         return ret;
@@ -503,7 +400,7 @@ int ramet_process_pause(struct ramet_process *p)
 
 int ramet_process_resume(struct ramet_process *p)
 {
-        int ret = command(p, MESSAGE_RESUME, 0);
+        int ret = command(p, MESSAGE_RESUME);
 
         p->resumes += !ret;
         return ret;
@@ -511,7 +408,7 @@ int ramet_process_resume(struct ramet_process *p)
 
 int ramet_process_reset(struct ramet_process *p)
 {
-        int ret = command(p, MESSAGE_RESET, 0);
+        int ret = command(p, MESSAGE_RESET);
 
         p->resets += !ret;
         return ret;
@@ -525,6 +422,11 @@ int ramet_process_kill(struct ramet_process *p)
         if (p->state != PROCESS_WAITING) /* else process_flush() drops it when its turn comes */
                 send_kill(p);
         return 0;
+}
+
+const char *ramet_process_overlay(struct ramet_process *p, unsigned disk)
+{
+        return overlays_path(p->overlays, disk);
 }
 
 pid_t ramet_process_pid(const struct ramet_process *p)

@@ -11,13 +11,13 @@
  * is forgotten: it was only ever to save time.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "proc/launcher.h"
 
 static bool fits(const struct ramet_process *p, const struct ramet_frozen *f)
 {
-        return p->memory_bytes == f->memory_bytes && p->vcpus == f->vcpus &&
-               p->debug_exit_port == f->debug_exit_port && p->cow == f->cow;
+        return !memcmp(&p->shape, &f->shape, sizeof p->shape);
 }
 
 /* How far it is: its channel takes the message in any case, and it is read when the shell is warm.
@@ -60,20 +60,14 @@ static int start_shell(struct ramet_process *like)
         struct ramet_process *p = process_new(s);
         struct message_shell m = {
                 .head.type = MESSAGE_SHELL,
-                .memory_bytes = like->memory_bytes,
-                .vcpus = like->vcpus,
-                .debug_exit_port = like->debug_exit_port,
-                .cow = like->cow,
+                .shape = like->shape,
         };
         struct start start = {.msg = &m, .length = sizeof m};
         struct err err;
 
         if (!p)
                 return ctx_fail(s->ctx, err_host(&err, ENOMEM, "no memory for a shell"), &err);
-        p->memory_bytes = like->memory_bytes;
-        p->vcpus = like->vcpus;
-        p->debug_exit_port = like->debug_exit_port;
-        p->cow = like->cow;
+        p->shape = like->shape;
         p->shell = p->was_shell = true;
         p->shell_next = s->shells;
         s->shells = p;

@@ -43,6 +43,18 @@
 #define LINGER_MS 2000 /* for the console to take the last output */
 
 _Static_assert(MESSAGE_LAYERS_MAX == TEMPLATE_LAYERS_MAX, "a template fits into a message");
+_Static_assert(MESSAGE_FILES_MAX == TEMPLATE_FILES_MAX, "and the files of its devices, too");
+_Static_assert(RAMET_DISKS_MAX == DEVICE_DISKS_MAX, "as many disks as there can be");
+_Static_assert(RAMET_SERIAL_MAX + 1 == sizeof((struct device_disk){0}.serial), "serials fit");
+
+/* The first message. Large, and most of it is never touched: so it is not part of what is zeroed.
+ */
+union first {
+        struct message_head head;
+        struct message_boot boot;
+        struct message_clone clone;
+        struct message_shell shell;
+};
 
 struct process {
         int channel;
@@ -51,14 +63,10 @@ struct process {
         struct err err; /* what went wrong, when something did */
         bool paused;    /* by the launcher, or as it was born */
         bool exited;
-        unsigned fork_count;    /* of the fork that is armed */
+        unsigned fork_count; /* of the fork that is armed, and what its disks write to then: */
+        struct vm_overlay armed[DEVICE_DISKS_MAX];
         struct message_fds fds; /* that came with the first message; -1: given away */
-        union {
-                struct message_head head;
-                struct message_boot boot;
-                struct message_clone clone;
-                struct message_shell shell;
-        } first;
+        union first *first;
 };
 
 static uint64_t now_ns(void)
@@ -115,18 +123,24 @@ static void send_frozen(struct process *p, const struct template *t,
                                 .generation = s->generation,
                                 .count = count,
                                 .nlayers = t->nlayers,
+                                .nfiles = t->nfiles,
                         },
         };
-        int fds[1 + TEMPLATE_LAYERS_MAX];
+        int fds[1 + TEMPLATE_LAYERS_MAX + TEMPLATE_FILES_MAX];
+        unsigned n = 0;
 
-        fds[0] = t->state_fd;
-        memcpy(fds + 1, t->layer_fds, t->nlayers * sizeof *fds);
-        send_event(p, &m, MESSAGE_FROZEN, fds, 1 + t->nlayers);
+        fds[n++] = t->state_fd;
+        for (unsigned i = 0; i < t->nlayers; i++)
+                fds[n++] = t->layer_fds[i];
+        for (unsigned i = 0; i < t->nfiles; i++)
+                fds[n++] = t->file_fds[i];
+        send_event(p, &m, MESSAGE_FROZEN, fds, n);
 }
 
-/* @cause_ns: when the guest asked; 0: it did not. */
+/* @cause_ns: when the guest asked; 0: it did not. @overlays, which are given away, are those of
+ * this very fork: none of an earlier one that did not need its own may be taken for them. */
 static void fork_now(struct process *p, enum ramet_fork_cause cause, uint64_t cause_ns,
-                     unsigned count)
+                     unsigned count, const struct vm_overlay overlays[DEVICE_DISKS_MAX])
 {
         struct message_event m = {
                 .t_ns = cause_ns,
@@ -137,6 +151,7 @@ static void fork_now(struct process *p, enum ramet_fork_cause cause, uint64_t ca
         int ret;
 
         send_event(p, &m, MESSAGE_FORK_POINT, NULL, 0);
+        vm_give_overlays(p->vm, overlays);
         ret = vm_freeze(p->vm, cause_ns, cause == RAMET_FORK_DOORBELL, &t, &stats, &p->err);
         if (ret) {
                 send_text(p, MESSAGE_FORK_FAILED, "%s", p->err.text);
@@ -150,12 +165,39 @@ static void fork_now(struct process *p, enum ramet_fork_cause cause, uint64_t ca
                 vm_fork_told(p->vm, count);
 }
 
-static void fork_requested(struct process *p, unsigned count)
+/* The next of @fds, in order; it is given away. */
+static int take_fd(struct message_fds *fds, unsigned *next, bool present)
 {
-        if (p->exited)
+        int fd = -1;
+
+        if (present) {
+                fd = fds->fd[*next];
+                fds->fd[(*next)++] = -1;
+        }
+        return fd;
+}
+
+static void take_overlay(struct message_fds *fds, unsigned *next, bool present,
+                         struct vm_overlay *overlay)
+{
+        overlay->given = present;
+        overlay->fd = take_fd(fds, next, present);
+        overlay->ro_fd = take_fd(fds, next, present);
+}
+
+static void fork_requested(struct process *p, const struct message_command *m,
+                           struct message_fds *fds)
+{
+        struct vm_overlay overlays[DEVICE_DISKS_MAX];
+        unsigned next = 0;
+
+        if (p->exited) {
                 send_text(p, MESSAGE_FORK_FAILED, "the machine has ended");
-        else
-                fork_now(p, RAMET_FORK_REQUEST, 0, count);
+                return;
+        }
+        for (unsigned i = 0; i < DEVICE_DISKS_MAX; i++)
+                take_overlay(fds, &next, m->overlays >> i & 1, &overlays[i]);
+        fork_now(p, RAMET_FORK_REQUEST, 0, m->count, overlays);
 }
 
 /* The guest's vCPU waits for the answer, whatever it is. */
@@ -165,7 +207,7 @@ static void fork_by_guest(struct process *p, enum ramet_fork_cause cause, uint64
 
         p->fork_count = 0;
         if (count && !p->exited)
-                fork_now(p, cause, t_ns, count);
+                fork_now(p, cause, t_ns, count, p->armed);
         else
                 vm_fork_done(p->vm, RAMET_DOORBELL_NOT_ARMED, 0);
 }
@@ -224,6 +266,15 @@ static void reset_requested(struct process *p)
         send_event(p, &m, MESSAGE_RESET_DONE, NULL, 0);
 }
 
+/* Those that nobody has taken. */
+static void close_fds(struct message_fds *fds)
+{
+        for (unsigned i = 0; i < fds->n; i++)
+                if (fds->fd[i] >= 0)
+                        close(fds->fd[i]);
+        fds->n = 0;
+}
+
 static void channel_readable(void *data, int fd, unsigned events)
 {
         struct process *p = data;
@@ -240,10 +291,9 @@ static void channel_readable(void *data, int fd, unsigned events)
                 return;
         if (ret <= 0)
                 _exit(1);
-        message_close_fds(&fds);
         switch (m.head.type) {
         case MESSAGE_FORK:
-                fork_requested(p, m.command.count);
+                fork_requested(p, &m.command, &fds);
                 break;
         case MESSAGE_PAUSE:
                 set_paused(p, true);
@@ -255,6 +305,7 @@ static void channel_readable(void *data, int fd, unsigned events)
                 reset_requested(p);
                 break;
         }
+        close_fds(&fds);
 }
 
 /* --- the beginning --- */
@@ -300,18 +351,6 @@ static int confine(struct process *p, const struct vm_process_shared *shared, ui
         return shared->error ?: jail_filter_install(&shared->filter, &p->err);
 }
 
-/* The descriptors of the first message are used up in order; one that is absent is -1. */
-static int take_fd(struct process *p, unsigned *next, bool present)
-{
-        int fd = -1;
-
-        if (present) {
-                fd = p->fds.fd[*next];
-                p->fds.fd[(*next)++] = -1;
-        }
-        return fd;
-}
-
 static int prepare_loop(struct process *p, struct vm_options *options)
 {
         struct loop_watch *watch;
@@ -334,7 +373,7 @@ static int prepare_loop(struct process *p, struct vm_options *options)
 static int boot_machine(struct process *p, const struct vm_options *options,
                         const struct boot_source *source)
 {
-        const struct message_boot *m = &p->first.boot;
+        const struct message_boot *m = &p->first->boot;
         const char *text = *m->fork_text ? m->fork_text : NULL;
         int ret = vm_create(options, &p->vm, &p->err);
 
@@ -350,9 +389,42 @@ static int boot_machine(struct process *p, const struct vm_options *options,
         return vm_start(p->vm, &p->err);
 }
 
+static struct vm_shape shape_of(const struct message_shape *s)
+{
+        return (struct vm_shape){
+                .memory_bytes = s->memory_bytes,
+                .vcpus = s->vcpus,
+                .debug_exit_port = s->debug_exit_port,
+                .ndisks = s->ndisks,
+                .rng = s->rng,
+                .virtio_console = s->virtio_console,
+                .virtio_cmdline = s->virtio_cmdline,
+        };
+}
+
+/* The names stay in the message, which lives as long as the machine. */
+static void take_disks(struct process *p, unsigned *next, struct vm_options *options)
+{
+        const struct message_boot *m = &p->first->boot;
+
+        for (unsigned i = 0; i < m->shape.ndisks; i++) {
+                struct device_disk *d = &options->disks[i];
+
+                d->image_fd = take_fd(&p->fds, next, true);
+                d->image_ro_fd = take_fd(&p->fds, next, true);
+                d->overlay_fd = d->overlay_ro_fd = -1;
+                d->readonly = m->disks[i].readonly;
+                d->iops_max = m->disks[i].iops_max;
+                d->bandwidth_max = m->disks[i].bandwidth_max;
+                d->name = m->disks[i].name;
+                stpcpy(d->serial, m->disks[i].serial);
+                take_overlay(&p->fds, next, m->overlays >> i & 1, &p->armed[i]);
+        }
+}
+
 static int boot(struct process *p, const struct vm_process_shared *shared)
 {
-        const struct message_boot *m = &p->first.boot;
+        const struct message_boot *m = &p->first->boot;
         struct boot_source source = {
                 .kernel_name = m->kernel_name,
                 .initramfs_name = m->initramfs_name,
@@ -362,21 +434,20 @@ static int boot(struct process *p, const struct vm_process_shared *shared)
                 .flat_bits = m->flat_bits,
         };
         struct vm_options options = {
-                .shape = {.memory_bytes = m->memory_bytes,
-                          .vcpus = m->vcpus,
-                          .debug_exit_port = m->debug_exit_port},
+                .shape = shape_of(&m->shape),
                 .hugepages = m->hugepages,
-                .cow = m->cow,
+                .cow = m->shape.cow,
         };
         unsigned next = 0;
         int ret = prepare_loop(p, &options);
 
         if (ret)
                 return ret;
-        source.kernel_fd = take_fd(p, &next, true);
-        source.initramfs_fd = take_fd(p, &next, m->has & MESSAGE_HAS_INITRAMFS);
-        options.console_in_fd = take_fd(p, &next, m->has & MESSAGE_HAS_CONSOLE_IN);
-        options.console_out_fd = take_fd(p, &next, m->has & MESSAGE_HAS_CONSOLE_OUT);
+        source.kernel_fd = take_fd(&p->fds, &next, true);
+        source.initramfs_fd = take_fd(&p->fds, &next, m->has & MESSAGE_HAS_INITRAMFS);
+        options.console_in_fd = take_fd(&p->fds, &next, m->has & MESSAGE_HAS_CONSOLE_IN);
+        options.console_out_fd = take_fd(&p->fds, &next, m->has & MESSAGE_HAS_CONSOLE_OUT);
+        take_disks(p, &next, &options);
         ret = boot_machine(p, &options, &source);
         close(source.kernel_fd);
         if (source.initramfs_fd >= 0)
@@ -394,11 +465,12 @@ static int boot(struct process *p, const struct vm_process_shared *shared)
 /* Make the clone: in the shell that p->vm is, or from nothing. */
 static int make_clone(struct process *p, struct vm_options *options, struct template *t)
 {
-        const struct message_clone *m = &p->first.clone;
-        const struct vm_clone_files files = {.console_in_fd = options->console_in_fd,
-                                             .console_out_fd = options->console_out_fd};
+        const struct message_clone *m = &p->first->clone;
+        struct vm_clone_files files = {.console_in_fd = options->console_in_fd,
+                                       .console_out_fd = options->console_out_fd};
         int ret;
 
+        memcpy(files.overlays, options->overlays, sizeof files.overlays);
         if (p->vm)
                 return vm_adopt(p->vm, t, &files, m->index, m->count, &p->err);
         ret = vm_spawn(t, options, m->index, m->count, &p->vm, &p->err);
@@ -408,20 +480,23 @@ static int make_clone(struct process *p, struct vm_options *options, struct temp
 static int spawn(struct process *p, const struct vm_process_shared *shared,
                  struct vm_options *options)
 {
-        const struct message_clone *m = &p->first.clone;
-        unsigned next = 1 + m->nlayers;
+        const struct message_clone *m = &p->first->clone;
+        unsigned next = 1 + m->nlayers + m->nfiles;
         struct template *t;
         int ret;
 
         if (p->vm && options->cow != m->cow)
                 return err_input(&p->err, "a shell cannot change its copy-on-write engine");
-        ret = template_import(p->fds.fd[0], p->fds.fd + 1, m->nlayers, NULL, 0, &t, &p->err);
+        ret = template_import(p->fds.fd[0], p->fds.fd + 1, m->nlayers, p->fds.fd + 1 + m->nlayers,
+                              m->nfiles, &t, &p->err);
         if (ret)
                 return ret;
         options->hugepages = m->hugepages;
         options->cow = m->cow;
-        options->console_in_fd = take_fd(p, &next, m->has & MESSAGE_HAS_CONSOLE_IN);
-        options->console_out_fd = take_fd(p, &next, m->has & MESSAGE_HAS_CONSOLE_OUT);
+        for (unsigned i = 0; i < DEVICE_DISKS_MAX; i++)
+                take_overlay(&p->fds, &next, m->overlays >> i & 1, &options->overlays[i]);
+        options->console_in_fd = take_fd(&p->fds, &next, m->has & MESSAGE_HAS_CONSOLE_IN);
+        options->console_out_fd = take_fd(&p->fds, &next, m->has & MESSAGE_HAS_CONSOLE_OUT);
         ret = make_clone(p, options, t);
         template_unref(t);
         ret = ret ?: confine(p, shared, m->seccomp);
@@ -446,21 +521,19 @@ static int receive_first(struct process *p)
 {
         const char *why;
 
-        return message_receive(p->channel, MESSAGE_LAUNCHER_TO_MACHINE, &p->first, sizeof p->first,
+        return message_receive(p->channel, MESSAGE_LAUNCHER_TO_MACHINE, p->first, sizeof *p->first,
                                &p->fds, 0, &why);
 }
 
 /* All that needs no template, and then wait for one; not in the loop, which would add a wake-up. */
 static int spawn_warm(struct process *p, const struct vm_process_shared *shared)
 {
-        const struct message_shell *m = &p->first.shell;
+        const struct message_shell *m = &p->first->shell;
         struct vm_options options = {
-                .shape = {.memory_bytes = m->memory_bytes,
-                          .vcpus = m->vcpus,
-                          .debug_exit_port = m->debug_exit_port},
+                .shape = shape_of(&m->shape),
                 .console_in_fd = -1,
                 .console_out_fd = -1,
-                .cow = m->cow,
+                .cow = m->shape.cow,
         };
         int ret = prepare_loop(p, &options);
 
@@ -472,7 +545,7 @@ static int spawn_warm(struct process *p, const struct vm_process_shared *shared)
         ret = receive_first(p);
         if (ret == -EMFILE)
                 return err_host(&p->err, EMFILE, "%s", strerror(EMFILE));
-        if (ret <= 0 || p->first.head.type != MESSAGE_CLONE)
+        if (ret <= 0 || p->first->head.type != MESSAGE_CLONE)
                 _exit(1);
         return spawn(p, shared, &options);
 }
@@ -513,7 +586,8 @@ static int finish(struct process *p)
 
 int vm_process_main(void *shared, int channel)
 {
-        struct process p = {.channel = channel};
+        union first first;
+        struct process p = {.channel = channel, .first = &first};
         int ret;
 
         prctl(PR_SET_NAME, "ramet-vm");
@@ -522,7 +596,7 @@ int vm_process_main(void *shared, int channel)
                 return give_up(&p, err_host(&p.err, EMFILE, "%s", strerror(EMFILE)));
         if (ret <= 0)
                 return 1; /* the launcher thought better of it */
-        switch (p.first.head.type) {
+        switch (first.head.type) {
         case MESSAGE_BOOT:
                 ret = boot(&p, shared);
                 break;

@@ -164,11 +164,11 @@ static int fake_boot(int channel, const struct message_boot *b)
                 sigprocmask(SIG_BLOCK, NULL, &mask);
                 prctl(PR_GET_NAME, name);
                 m.exit.reason = RAMET_EXIT_DEBUG;
-                m.exit.status = (open_fds() != 4 + 4 ? 1 : 0) | /* 0, 1, 2, channel; what came */
-                                (getsid(0) != getppid() ? 2 : 0) |
-                                (sigismember(&mask, SIGINT) ? 4 : 0) | (channel != 3 ? 8 : 0) |
-                                (strcmp(name, "ramet-spawner") ? 16 : 0) |
-                                (strcmp(b->cmdline, "a=b c") ? 32 : 0) | (b->vcpus != 3 ? 64 : 0);
+                m.exit.status =
+                        (open_fds() != 4 + 4 ? 1 : 0) | /* 0, 1, 2, channel; what came */
+                        (getsid(0) != getppid() ? 2 : 0) | (sigismember(&mask, SIGINT) ? 4 : 0) |
+                        (channel != 3 ? 8 : 0) | (strcmp(name, "ramet-spawner") ? 16 : 0) |
+                        (strcmp(b->cmdline, "a=b c") ? 32 : 0) | (b->shape.vcpus != 3 ? 64 : 0);
                 tell(channel, m);
                 return 0;
         }

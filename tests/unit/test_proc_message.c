@@ -192,7 +192,7 @@ static void engines_out_of_range_are_refused(void **state)
         for (unsigned cow = RAMET_COW_ROM; cow <= RAMET_COW_ROM + 1; cow++) {
                 bool bad = cow > RAMET_COW_ROM;
 
-                boot.cow = clone.cow = shell.cow = cow;
+                boot.shape.cow = clone.cow = shell.shape.cow = cow;
                 assert_int_equal(
                         message_check(MESSAGE_LAUNCHER_TO_MACHINE, &boot, boot_length, 1) != NULL,
                         bad);
