@@ -148,7 +148,7 @@ void virtio_resume(void *dev);
 
 /* The members of a struct device_ops that are the same for all virtio devices. */
 #define VIRTIO_DEVICE_OPS                                                                          \
-        .read = virtio_mmio_read, .write = virtio_mmio_write, .save = virtio_save,                 \
+        .slot = true, .read = virtio_mmio_read, .write = virtio_mmio_write, .save = virtio_save,   \
         .restore = virtio_restore, .quiesce = virtio_quiesce, .resume = virtio_resume
 
 #endif
