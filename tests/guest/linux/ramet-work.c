@@ -10,7 +10,8 @@
  *      speed FILE BYTES        read so, and say how long it took
  *      random FILE SKIP BYTES  leave out the first SKIP bytes, print the next ones in hex
  *      fork                    ring the doorbell; in a clone, wait until the kernel has handled the
- *                              change of VMGENID, and say how long after the ring that was
+ *                              change of VMGENID, and say when that was: microseconds since the
+ *                              ring began, and since it was over for this program
  *      await N                 wait for a fork into N that somebody else asks for; the same
  *      churn FILE TAG N        write FILE.0, FILE.1, ... (64 KiB, fsync) until such a fork, and
  * then two more; say how many they are say WORD nap MS if ID COMMAND ...       the next command
@@ -298,7 +299,7 @@ static long logged(const char *text)
 
 /* The kernel's log and CLOCK_MONOTONIC have clocks of the same rate: a message of ours tells how
  * far apart they are. */
-static void say_how_long(long since_us)
+static void say_when(long ring_us, long since_us)
 {
         static const char mark[] = "<7>ramet-work was here\n";
         long handled = logged("crng reseeded due to virtual machine fork"), now = now_us();
@@ -306,6 +307,8 @@ static void say_how_long(long since_us)
         call3(SYS_WRITE, kmsg, (long)mark, sizeof mark - 1);
         handled += now - logged("ramet-work was here");
         begin("vmgenid us ");
+        put_number(handled - ring_us);
+        put(" ");
         put_number(handled - since_us);
         end();
 }
@@ -331,14 +334,15 @@ static int forked(long number)
 
 static void do_fork(char **arg)
 {
-        long number, since;
+        long number, before, since;
 
         map_bell();
         open_kmsg();
+        before = now_us();
         number = ring();
         since = now_us();
         if (forked(number))
-                say_how_long(since);
+                say_when(before, since);
         call3(SYS_CLOSE, kmsg, 0, 0);
 }
 
@@ -351,7 +355,7 @@ static int look(long count)
                 return 0;
         since = now_us();
         if (forked(reg(RAMET_DOORBELL_RESULT)))
-                say_how_long(since);
+                say_when(since, since);
         return 1;
 }
 
