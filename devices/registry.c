@@ -14,6 +14,7 @@ const struct device_ops *const device_registry[] = {
         &doorbell_ops,
         &vmgenid_ops,
         &rng_ops,
+        &virtio_console_ops,
         NULL,
 };
 /* clang-format on */

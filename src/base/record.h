@@ -50,6 +50,7 @@ enum record_kind {
         RECORD_DEV_DOORBELL = 0x0205,
         RECORD_DEV_VMGENID = 0x0206,
         RECORD_DEV_VIRTIO_RNG = 0x0211, /* virtio: struct virtio_record, and the device's part */
+        RECORD_DEV_VIRTIO_CONSOLE = 0x0212, /* the same */
 };
 
 /* What a reader knows of a kind. */

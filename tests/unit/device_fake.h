@@ -155,6 +155,7 @@ static inline void fake_create(struct fake *f, const struct device_ops *ops)
 static inline void fake_init(struct fake *f, const struct device_ops *ops)
 {
         fake_machine(f);
+        f->params.virtio_console = ops == &virtio_console_ops; /* else input is the serial port's */
         fake_create(f, ops);
 }
 
