@@ -206,6 +206,8 @@ static void syncs_and_allocates(void **state)
         assert_memory_equal(b, zeros, sizeof b);
         assert_int_equal(pread(fx.file, b, sizeof b, 3 * BLOCK), sizeof b);
         assert_memory_equal(b, fx.bytes + 3 * BLOCK, sizeof b);
+        assert_int_equal(pread(fx.file, b, sizeof b, BLOCK), sizeof b);
+        assert_memory_equal(b, fx.bytes + BLOCK, sizeof b);
         make(&op, LOOP_IO_FALLOCATE, BLOCKS * BLOCK, NULL, BLOCK); /* grows it */
         assert_int_equal(result_of(&op), 0);
         assert_int_equal(lseek(fx.file, 0, SEEK_END), (BLOCKS + 1) * BLOCK);
