@@ -145,6 +145,11 @@ int disk_open(struct loop *loop, const struct disk_options *options, struct disk
         disk->given_ro_fd = options->overlay_ro_fd;
         strncpy(disk->name, options->name ? options->name : "disk", sizeof disk->name - 1);
         ret = disk_io_init(disk) ? err_host(err, ENOMEM, "no memory for a disk") : 0;
+        if (!ret) { /* now, since a confined process can make no threads */
+                ret = loop_io_prepare(loop);
+                if (ret)
+                        ret = err_host(err, -ret, "threads for disks: %s", strerror(-ret));
+        }
         if (!ret && disk->image_fd >= 0)
                 ret = open_image(disk, err);
         if (ret) {
