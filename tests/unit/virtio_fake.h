@@ -253,8 +253,8 @@ static inline void vfake_set_queue(struct vfake *v, unsigned q, const struct vir
         vfake_write(v, VIRTIO_MMIO_QUEUE_READY, 1);
 }
 
-/* A queue of @size entries, in new memory, zeroed. */
-static inline void vfake_queue(struct vfake *v, unsigned q, uint16_t size)
+/* The driver's side of a queue of @size entries, in new memory, zeroed. */
+static inline void vfake_make_queue(struct vfake *v, unsigned q, uint16_t size)
 {
         struct vfake_queue *d = &v->q[q];
 
@@ -265,7 +265,13 @@ static inline void vfake_queue(struct vfake *v, unsigned q, uint16_t size)
         memset(vfake_ptr(v, d->at.desc), 0, v->top - d->at.desc);
         for (uint16_t i = 0; i < size; i++)
                 d->next[i] = i + 1 < size ? i + 1 : VFAKE_END;
-        vfake_set_queue(v, q, &d->at);
+}
+
+/* The same, and the device is told. */
+static inline void vfake_queue(struct vfake *v, unsigned q, uint16_t size)
+{
+        vfake_make_queue(v, q, size);
+        vfake_set_queue(v, q, &v->q[q].at);
 }
 
 /* From any state to DRIVER_OK, with all queues, or with none (@size 0: the test sets them up). */
