@@ -15,6 +15,7 @@ const struct backend backend_library = {
         .resume = ramet_process_resume,
         .reset = ramet_process_reset,
         .kill = ramet_process_kill,
+        .overlay = ramet_process_overlay,
         .set_data = ramet_process_set_data,
         .data = ramet_process_data,
         .release = ramet_process_release,

@@ -23,6 +23,7 @@ struct backend {
         int (*resume)(struct ramet_process *process);
         int (*reset)(struct ramet_process *process);
         int (*kill)(struct ramet_process *process);
+        const char *(*overlay)(struct ramet_process *process, unsigned disk);
         void (*set_data)(struct ramet_process *process, void *data);
         void *(*data)(const struct ramet_process *process);
         void (*release)(struct ramet_process *process);

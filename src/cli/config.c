@@ -4,13 +4,14 @@
  *
  *      {"kernel": "vmlinux", "cpus": 2, "memory": "256M", "timeout": 2.5}
  *
- * A value may have the types that the option's row allows; numbers are turned into the text that
- * one would have typed, so that both ways share one parser and its messages. What nobody knows is
- * an error that names it: a misspelt key must not pass in silence.
+ * A value may have the types that the option's row allows; numbers, and objects of keys, are turned
+ * into the text that one would have typed, so that both ways share one parser and its messages.
+ * What nobody knows is an error that names it: a misspelt key must not pass in silence.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/options.h"
@@ -43,6 +44,10 @@ static const char *wanted(unsigned json)
 {
         if (json & OPTION_JSON_NUMBER)
                 return "a number";
+        if (json & OPTION_JSON_LIST)
+                return "an array";
+        if (json & OPTION_JSON_BOOLEAN)
+                return "true or false";
         if (json == OPTION_JSON_INTEGER)
                 return "an integer";
         if (json == OPTION_JSON_STRING)
@@ -66,6 +71,83 @@ static bool value_text(const json_t *value, unsigned json, char number[64], cons
         return true;
 }
 
+/* An element of a list, as one would type it: an object is its keys and values. The text is the
+ * caller's to free; NULL with @err set. */
+static char *element_text(const json_t *value, struct err *err)
+{
+        const char *key, *comma = "";
+        char *text = NULL;
+        json_t *member;
+        size_t size;
+        FILE *mem;
+
+        if (json_is_string(value))
+                return strdup(json_string_value(value));
+        if (!json_is_object(value)) {
+                err_input(err, "expected strings or objects in it, got %s", type_name(value));
+                return NULL;
+        }
+        mem = open_memstream(&text, &size);
+        json_object_foreach((json_t *)value, key, member)
+        {
+                fprintf(mem, "%s%s=", comma, key);
+                comma = ",";
+                if (json_is_boolean(member))
+                        fputs(json_is_true(member) ? "on" : "off", mem);
+                else if (json_is_integer(member))
+                        fprintf(mem, "%" JSON_INTEGER_FORMAT, json_integer_value(member));
+                else
+                        for (const char *p = json_string_value(member); p && *p; p++)
+                                fprintf(mem, *p == ',' ? ",," : "%c", *p);
+        }
+        fclose(mem);
+        return text;
+}
+
+static int apply_list(const struct option_row *row, struct options *to, const json_t *list,
+                      struct err *err)
+{
+        const json_t *value;
+        size_t i;
+
+        json_array_foreach(list, i, value)
+        {
+                char *text = element_text(value, err);
+                int ret = text ? row->parse(row, (char *)to + row->offset, text, err) : -EINVAL;
+
+                if (ret && text)
+                        err_prefix(err, ret, "%s", text);
+                free(text);
+                if (ret)
+                        return -EINVAL;
+        }
+        return 0;
+}
+
+/* One without an argument: true is as if it had been given. */
+static int apply_boolean(const struct option_row *row, struct options *to, const json_t *value,
+                         struct err *err)
+{
+        return json_is_true(value) ? row->parse(row, (char *)to + row->offset, "", err) : 0;
+}
+
+static int apply_value(const struct option_row *row, struct options *to, const json_t *value,
+                       struct err *err)
+{
+        char number[64];
+        const char *text;
+
+        if (row->json & OPTION_JSON_LIST && json_is_array(value))
+                return apply_list(row, to, value, err);
+        if (row->json & OPTION_JSON_BOOLEAN && json_is_boolean(value))
+                return apply_boolean(row, to, value, err);
+        if (!value_text(value, row->json, number, &text))
+                return err_input(err, "expected %s, got %s", wanted(row->json), type_name(value));
+        if (row->parse(row, (char *)to + row->offset, text, err))
+                return err_prefix(err, -EINVAL, "%s", text);
+        return 0;
+}
+
 static unsigned find_row(enum command_bit command, const char *key)
 {
         for (unsigned i = 0; i < option_count; i++)
@@ -82,17 +164,15 @@ static int apply_key(struct options *o, enum command_bit command, const char *ke
         const struct option_row *row = &option_table[i];
         struct options ignored = {0};
         struct options *to = o->given >> i & 1 ? &ignored : o;
-        char number[64];
-        const char *text;
+        int ret;
 
         if (i == option_count)
                 return err_input(err, "no such option");
-        if (!value_text(value, row->json, number, &text))
-                return err_input(err, "expected %s, got %s", wanted(row->json), type_name(value));
-        if (row->parse(row, (char *)to + row->offset, text, err))
-                return err_prefix(err, -EINVAL, "%s", text);
-        o->given |= 1ull << i;
-        return 0;
+        ret = apply_value(row, to, value, err);
+        disk_list_fini(&ignored.disks);
+        if (!ret)
+                o->given |= 1ull << i;
+        return ret;
 }
 
 int config_apply(struct options *o, enum command_bit command, json_t *root, const char *path,

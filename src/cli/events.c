@@ -18,14 +18,16 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/disks.h"
 #include "cli/message.h"
 #include "cli/outcome.h"
 
 struct events {
         int fd; /* -1: given up */
+        const struct backend *be;
 };
 
-int events_open(const char *path, struct events **out, struct err *err)
+int events_open(const char *path, const struct backend *be, struct events **out, struct err *err)
 {
         struct events *events;
         int fd;
@@ -44,6 +46,7 @@ int events_open(const char *path, struct events **out, struct err *err)
                 return err_host(err, ENOMEM, "no memory for --events");
         }
         events->fd = fd;
+        events->be = be;
         *out = events;
         return 0;
 }
@@ -124,6 +127,69 @@ static const char *cause_word(enum ramet_fork_cause cause)
         return "request";
 }
 
+static void add_device(json_t *devices, const char *type, json_t *device)
+{
+        json_object_set_new(device, "type", json_string(type));
+        json_array_append_new(devices, device);
+}
+
+static json_t *disk_device(const struct ramet_disk *d, unsigned i)
+{
+        json_t *device = json_object();
+        char name[4];
+        off_t bytes = lseek(d->fd, 0, SEEK_END); /* of a block device, too */
+
+        put_text(device, "name", disk_name(i, name));
+        put_text(device, "path", d->path);
+        if (bytes >= 0)
+                put_number(device, "bytes", (uint64_t)bytes);
+        json_object_set_new(device, "readonly", json_boolean(d->readonly));
+        if (d->serial)
+                put_text(device, "serial", d->serial);
+        if (d->iops_max)
+                put_number(device, "iops", d->iops_max);
+        if (d->bandwidth_max)
+                put_number(device, "bandwidth", d->bandwidth_max);
+        return device;
+}
+
+/* Those that the user chose. */
+static void put_devices(json_t *line, const struct ramet_vm_options *o)
+{
+        json_t *devices = json_array();
+
+        for (unsigned i = 0; i < o->ndisks; i++)
+                add_device(devices, "disk", disk_device(&o->disks[i], i));
+        if (o->rng)
+                add_device(devices, "rng", json_object());
+        if (o->virtio_console)
+                add_device(devices, "console", json_object());
+        json_object_set_new(line, "devices", devices);
+}
+
+/* Where the disks of a machine that was forked, or is a clone, are written to. */
+static void put_overlays(const struct events *events, json_t *line, const struct machine *m)
+{
+        json_t *overlays;
+        char name[4];
+
+        if (!m->options->ndisks)
+                return;
+        overlays = json_object();
+        for (unsigned i = 0; i < m->options->ndisks; i++) {
+                const char *path = events->be->overlay(m->process, i);
+
+                if (m->options->disks[i].readonly)
+                        continue;
+                disk_name(i, name);
+                if (path)
+                        put_text(overlays, name, path);
+                else
+                        json_object_set_new(overlays, name, json_null());
+        }
+        json_object_set_new(line, "overlays", overlays);
+}
+
 static json_t *freeze_line(const struct machine *m, const struct ramet_event *event)
 {
         json_t *line = begin("freeze", m, event->t_ns);
@@ -151,6 +217,7 @@ void events_machine(struct events *events, const struct machine *m, const struct
                 put_number(line, "pid", (uint64_t)m->pid);
                 put_number(line, "cpus", m->vcpus);
                 put_number(line, "memory_bytes", m->memory_bytes);
+                put_devices(line, m->options);
                 break;
         case RAMET_EVENT_FORK_POINT:
                 line = begin("fork-point", m, event->t_ns);
@@ -159,11 +226,13 @@ void events_machine(struct events *events, const struct machine *m, const struct
                 break;
         case RAMET_EVENT_FROZEN:
                 line = freeze_line(m, event);
+                put_overlays(events, line, m);
                 break;
         case RAMET_EVENT_READY:
                 line = begin("clone-start", m, event->t_ns);
                 put_number(line, "pid", (uint64_t)m->pid);
                 put_number(line, "spawn_ns", event->ready.spawn_ns);
+                put_overlays(events, line, m);
                 break;
         case RAMET_EVENT_RUNNING:
                 line = begin("clone-running", m, event->t_ns);

@@ -4,12 +4,16 @@
 #define RAMET_CLI_EVENTS_H
 
 #include "base/err.h"
+#include "cli/backend.h"
 #include "cli/family.h"
 
 struct events;
 
-/* Empty or create @path (NULL: events go nowhere). 0 or -errno with @err set. */
-int events_open(const char *path, struct events **events, struct err *err);
+/* Empty or create @path (NULL: events go nowhere). @be tells of overlays. 0 or -errno with @err
+ * set.
+ */
+int events_open(const char *path, const struct backend *be, struct events **events,
+                struct err *err);
 void events_close(struct events *events); /* NULL is fine */
 
 /* Write what @event says about @m. Kinds that are no news for the file write nothing. */

@@ -80,6 +80,7 @@ int family_add(struct family *f, struct machine *parent, const char *name, unsig
         m->start_ns = clock_now();
         if (parent) {
                 parent->clones++;
+                m->options = parent->options;
                 m->vcpus = parent->vcpus;
                 m->memory_bytes = parent->memory_bytes;
         }

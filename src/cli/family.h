@@ -34,7 +34,8 @@ struct machine {
         unsigned clones;        /* how many were made of it, for their names */
         unsigned vcpus;
         uint64_t memory_bytes;
-        uint64_t start_ns; /* CLOCK_MONOTONIC, when it was asked for */
+        const struct ramet_vm_options *options; /* of the root; borrowed for the run */
+        uint64_t start_ns;                      /* CLOCK_MONOTONIC, when it was asked for */
 
         struct ramet_process *process; /* NULL before and after */
         struct console *console;

@@ -18,6 +18,7 @@
 #include "cli/clock.h"
 #include "cli/console.h"
 #include "cli/control.h"
+#include "cli/disks.h"
 #include "cli/events.h"
 #include "cli/human.h"
 #include "cli/launcher.h"
@@ -117,6 +118,7 @@ static int make_clone(struct launcher *l, struct fork_job *job, struct err *err)
         ret = family_add(&l->family, job->parent, NULL, options.index, &m, err);
         if (ret)
                 return ret;
+        options.name = m->path;
         ret = console_open(l->hub, m->path, m, &options.console_in_fd, &options.console_out_fd,
                            &m->console, err);
         if (!ret) {
@@ -180,6 +182,22 @@ static void at_fork_point(struct launcher *l, struct machine *m, const struct ra
                 m->forking = job;
 }
 
+/* The first fork of the first machine: its images are what they are from now on. */
+static void tell_disks(struct launcher *l, const struct machine *m)
+{
+        const struct ramet_vm_options *o = m->options;
+        char name[4];
+
+        for (unsigned i = 0; i < o->ndisks; i++) {
+                const char *path = l->be->overlay(m->process, i);
+
+                if (!o->disks[i].readonly)
+                        message(MESSAGE_INFO, "'%s': what is written to %s (%s) goes to %s now",
+                                m->path, disk_name(i, name), o->disks[i].path,
+                                path ? path : "an overlay in memory");
+        }
+}
+
 static void frozen(struct launcher *l, struct machine *m, const struct ramet_event *event)
 {
         struct fork_job *job = find_job(l, m, FORK_STOPPED);
@@ -198,6 +216,8 @@ static void frozen(struct launcher *l, struct machine *m, const struct ramet_eve
         job->count = event->frozen.count;
         job->figures = *event;
         message(MESSAGE_INFO, "'%s': %s", m->path, report_freeze(event, text, sizeof text));
+        if (!m->parent && event->frozen.generation == 1)
+                tell_disks(l, m);
         console_hub_prefix(l->hub);
         make_clones(l, job);
 }

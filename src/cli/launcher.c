@@ -289,7 +289,7 @@ static int prepare(struct launcher *l, struct err *err)
         if (ret)
                 return err_host(err, -ret, "the process that tidies up cannot be made: %s",
                                 strerror(-ret));
-        return events_open(setup->events_path, &l->events, err);
+        return events_open(setup->events_path, l->be, &l->events, err);
 }
 
 static int start_root(struct launcher *l, const struct ramet_vm_options *options, struct err *err)
@@ -302,6 +302,8 @@ static int start_root(struct launcher *l, const struct ramet_vm_options *options
         ret = family_add(&l->family, NULL, l->name, 0, &m, err);
         if (ret)
                 return ret;
+        m->options = options;
+        o.name = l->name;
         m->vcpus = o.vcpus;
         m->memory_bytes = o.memory_bytes;
         if (setup->fork_at.trigger == FORK_AT_GUEST || setup->fork_at.trigger == FORK_AT_CONSOLE)

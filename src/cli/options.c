@@ -203,6 +203,7 @@ int options_read(struct options *o, enum command_bit command, int argc, char **a
 
 void options_fini(struct options *o)
 {
+        disk_list_fini(&o->disks);
         json_decref(o->config_json);
         o->config_json = NULL;
 }

@@ -13,6 +13,7 @@
 #include <ramet/ramet.h>
 
 #include "base/err.h"
+#include "cli/disks.h"
 #include "cli/message.h"
 #include "cli/parse.h"
 
@@ -27,16 +28,24 @@ enum command_bit {
         COMMAND_RESET = 1 << 7,
 };
 
+/* How a guest finds its virtio devices. */
+enum virtio_found {
+        VIRTIO_FOUND_ACPI,
+        VIRTIO_FOUND_CMDLINE,
+};
+
 /* Where the values go. Strings point into argv or into the configuration. */
 struct options {
-        const char *kernel, *initramfs, *cmdline, *name, *events, *config;
+        const char *kernel, *initramfs, *cmdline, *name, *events, *config, *overlay;
         struct console_spec console;
         struct fork_at fork_at;
         struct flat_spec flat;
+        struct disk_list disks;
         uint64_t cpus, memory, fork, timeout_ns, debug_exit, clones, fill_mib, seed, pool;
         /* enum message_level, ramet_seccomp, ramet_hugepages, ramet_cow */
         unsigned log_level, seccomp, hugepages, cow;
-        bool json, help;
+        unsigned virtio; /* enum virtio_found */
+        bool json, help, rng;
 
         uint64_t given;    /* bit i: row i of the table was given by the user */
         char *const *rest; /* arguments that are not options ... */
@@ -48,7 +57,9 @@ struct options {
 enum option_json {
         OPTION_JSON_STRING = 1 << 0,
         OPTION_JSON_INTEGER = 1 << 1,
-        OPTION_JSON_NUMBER = 1 << 2, /* with a fraction, too */
+        OPTION_JSON_NUMBER = 1 << 2,  /* with a fraction, too */
+        OPTION_JSON_BOOLEAN = 1 << 3, /* for an option without an argument */
+        OPTION_JSON_LIST = 1 << 4,    /* an array of texts, or of objects of their keys */
 };
 
 struct option_row {

@@ -17,6 +17,12 @@ static const char *const seccomps[] = {"on", "log", "off", NULL};
 static const char *const hugepages[] = {"auto", "on", "off", NULL};
 static const char *const cows[] = {"private", "trap", "rom", NULL};
 
+static const char *const virtios[] = {
+        [VIRTIO_FOUND_ACPI] = "acpi",
+        [VIRTIO_FOUND_CMDLINE] = "cmdline",
+        NULL,
+};
+
 static int number(const struct option_row *row, void *out, const char *text, struct err *err)
 {
         return parse_number(text, row->min, row->max, out, err);
@@ -90,6 +96,16 @@ static int cow(const struct option_row *row, void *out, const char *text, struct
         return parse_choice(text, cows, out, err);
 }
 
+static int disk(const struct option_row *row, void *out, const char *text, struct err *err)
+{
+        return parse_disk(text, out, err);
+}
+
+static int virtio(const struct option_row *row, void *out, const char *text, struct err *err)
+{
+        return parse_choice(text, virtios, out, err);
+}
+
 static int flag(const struct option_row *row, void *out, const char *text, struct err *err)
 {
         *(bool *)out = true;
@@ -118,8 +134,20 @@ const struct option_row option_table[] = {
          "what to call the machine; its clones are NAME.1, NAME.2, ... (default: vm-PID)", STRING,
          name, FIELD(name)},
         {"console", 0, COMMAND_RUN, "WHERE", "stdio",
-         "the serial console: stdio; file=PATH, where %c stands for the machine's name; or off",
+         "the serial console: stdio; file=PATH, where %c stands for the machine's name; or off. "
+         "With virtio, or virtio: before one of these, it is a virtio console",
          STRING, console, FIELD(console)},
+        {"disk", 0, COMMAND_RUN, "DISK", NULL,
+         "path=FILE[,readonly=on|off][,serial=TEXT][,iops=N][,bandwidth=SIZE]: a disk with the "
+         "contents of FILE; may be given 8 times",
+         .json = OPTION_JSON_LIST, disk, FIELD(disks)},
+        {"overlay", 0, COMMAND_RUN, "DIR", NULL,
+         "keep what is written to disks after a fork in files of DIR (if not given: in memory)",
+         STRING, path, FIELD(overlay)},
+        {"rng", 0, COMMAND_RUN, NULL, NULL, "a source of random numbers, virtio-rng",
+         .json = OPTION_JSON_BOOLEAN, flag, FIELD(rng)},
+        {"virtio", 0, COMMAND_RUN, "HOW", "acpi",
+         "how the guest finds its virtio devices: acpi or cmdline", STRING, virtio, FIELD(virtio)},
         {"fork", 0, COMMAND_RUN, "N", NULL, "fork the running machine, once, into N clones",
          .json = OPTION_JSON_INTEGER, number, FIELD(fork), 1, RAMET_CLONES_MAX},
         {"fork", 0, COMMAND_DEMO, "N", "4", "how many clones to make", .json = 0, number,

@@ -217,6 +217,13 @@ int parse_console(const char *text, struct console_spec *out, struct err *err)
 {
         struct console_spec spec = {.kind = CONSOLE_STDIO};
 
+        if (!strcmp(text, "virtio")) {
+                spec.virtio = true;
+                text = "stdio";
+        } else if (!strncmp(text, "virtio:", 7)) {
+                spec.virtio = true;
+                text += 7;
+        }
         if (!strcmp(text, "off")) {
                 spec.kind = CONSOLE_OFF;
         } else if (!strncmp(text, "file=", 5) && text[5]) {
@@ -229,7 +236,8 @@ int parse_console(const char *text, struct console_spec *out, struct err *err)
                         spec.per_machine |= p[1] == 'c';
                 }
         } else if (strcmp(text, "stdio") != 0) {
-                return err_input(err, "expected stdio, file=PATH or off");
+                return err_input(err, spec.virtio ? "expected stdio, file=PATH or off after virtio:"
+                                                  : "expected stdio, file=PATH, off or virtio");
         }
         *out = spec;
         return 0;

@@ -54,9 +54,10 @@ struct console_spec {
         enum console_kind kind;
         const char *pattern; /* FILE; %c is the machine's path, %% a percent sign */
         bool per_machine;    /* it has a %c */
+        bool virtio;         /* the guest's is a virtio-console, beside the serial port */
 };
 
-/* stdio, file=PATH, off */
+/* stdio, file=PATH, off; virtio, or virtio: before one of them */
 int parse_console(const char *text, struct console_spec *out, struct err *err);
 
 struct flat_spec {

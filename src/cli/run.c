@@ -40,10 +40,14 @@ static int check(const struct options *o, struct err *err)
                         "--console file=%s: %u machines cannot share a file: put %%c, which "
                         "stands for the machine's name, into it",
                         o->console.pattern, (unsigned)o->fork + 1);
+        if (o->overlay && !o->disks.n)
+                return err_input(err, "--overlay %s: is for disks: add --disk path=FILE",
+                                 o->overlay);
         return 0;
 }
 
-static void describe(const struct options *o, struct ramet_vm_options *vm)
+static void describe(const struct options *o, const struct ramet_disk *disks,
+                     struct ramet_vm_options *vm)
 {
         *vm = (struct ramet_vm_options){
                 .size = sizeof *vm,
@@ -63,22 +67,32 @@ static void describe(const struct options *o, struct ramet_vm_options *vm)
                 .seccomp = (enum ramet_seccomp)o->seccomp,
                 .hugepages = (enum ramet_hugepages)o->hugepages,
                 .cow = (enum ramet_cow)o->cow,
+                .disks = disks,
+                .ndisks = o->disks.n,
+                .rng = o->rng,
+                .virtio_console = o->console.virtio,
+                .virtio_cmdline = o->virtio == VIRTIO_FOUND_CMDLINE,
+                .overlay_dir = o->overlay,
         };
 }
 
 static int open_and_run(struct launcher *l, const struct options *o, struct err *err)
 {
+        struct ramet_disk disks[RAMET_DISKS_MAX];
         struct ramet_vm_options vm;
         int ret, status = CLI_INPUT;
 
-        describe(o, &vm);
-        ret = host_open_input("--kernel", o->kernel, &vm.kernel_fd, err);
+        describe(o, disks, &vm);
+        ret = disk_list_open(&o->disks, disks, err);
+        if (!ret)
+                ret = host_open_input("--kernel", o->kernel, &vm.kernel_fd, err);
         if (!ret && o->initramfs)
                 ret = host_open_input("--initramfs", o->initramfs, &vm.initramfs_fd, err);
         if (!ret)
                 status = launcher_run(l, &vm);
         else
                 message(MESSAGE_ERROR, "%s", err->text);
+        disk_list_close(&o->disks, disks);
         if (vm.kernel_fd >= 0)
                 close(vm.kernel_fd);
         if (vm.initramfs_fd >= 0)

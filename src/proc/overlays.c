@@ -10,16 +10,14 @@
  * begun is nobody's and is removed; what was begun is what the user asked for and stays.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "io/overlay.h"
 #include "proc/disks.h"
-
-#define HEADER_BYTES 4096
 
 int overlays_create(struct disk_set *set, const char *name, struct overlay_files **out,
                     struct err *err)
@@ -59,7 +57,7 @@ static bool begun(struct overlay_files *f, unsigned disk, unsigned number)
         struct stat st;
         const char *path = path_of(f, disk, number);
 
-        return path && !stat(path, &st) && st.st_size > HEADER_BYTES;
+        return path && !stat(path, &st) && st.st_size > (off_t)OVERLAY_HEADER_BYTES;
 }
 
 static void remove_files(struct overlay_files *f, unsigned number, bool all)
@@ -87,19 +85,15 @@ void overlays_destroy(struct overlay_files *f, bool started)
 static int make_file(struct overlay_files *f, unsigned disk, int fds[2], struct err *err)
 {
         const char *path = path_of(f, disk, f->made);
+        int ret;
 
         if (!path)
-                return err_input(err, "%s: %s", f->set->overlay_dir, strerror(ENAMETOOLONG));
-        fds[0] = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOCTTY | O_CLOEXEC, 0600);
-        if (fds[0] < 0)
-                return err_input(err, "overlay %s: %s", path, strerror(errno));
-        fds[1] = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC);
-        if (fds[1] >= 0)
-                return 0;
-        err_host(err, errno, "overlay %s: %s", path, strerror(errno));
-        unlink(path);
-        close(fds[0]);
-        return -EIO;
+                return err_input(err, "overlay in %s: %s", f->set->overlay_dir,
+                                 strerror(ENAMETOOLONG));
+        ret = overlay_create_file(path, &fds[0], &fds[1], err);
+        if (ret == -EEXIST || ret == -ENAMETOOLONG || ret == -EACCES || ret == -EROFS)
+                err->class = ERR_INPUT;
+        return ret ? err_prefix(err, ret, "overlay") : 0;
 }
 
 int overlays_make(struct overlay_files *f, unsigned *number, int fds[OVERLAY_FDS_MAX],

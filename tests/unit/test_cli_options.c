@@ -154,6 +154,17 @@ static void the_file_is_checked(void **state)
                 {"{\"memory\": []}",
                  "f.json: memory: expected a string or an integer, got an array"},
                 {"{\"memory\": \"1K\"}", "f.json: memory: 1K: expected at least 1 MiB"},
+                {"{\"rng\": 1}", "f.json: rng: expected true or false, got an integer"},
+                {"{\"disk\": \"path=a\"}", "f.json: disk: expected an array, got a string"},
+                {"{\"disk\": [3]}",
+                 "f.json: disk: expected strings or objects in it, got an integer"},
+                {"{\"disk\": [{\"path\": \"a\", \"size\": 1}]}",
+                 "f.json: disk: path=a,size=1: size=: no such key, expected path, readonly, "
+                 "serial, "
+                 "iops or bandwidth"},
+                {"{\"disk\": [{\"path\": \"a\", \"serial\": null}]}",
+                 "f.json: disk: path=a,serial=: serial=: is 0 bytes long, 1 to 20 expected"},
+                {"{\"disk\": [{}]}", "f.json: disk: : '': expected KEY=VALUE, such as path=FILE"},
                 {"[]", "f.json: expected a JSON object, got an array"},
                 {"7", "f.json: expected a JSON object, got an integer"},
         };
@@ -178,18 +189,106 @@ static void names_are_unique_per_command(void **state)
                                         option_table[i].commands & option_table[j].commands, 0);
 }
 
+static void disks_are_added_up(void **state)
+{
+        assert_int_equal(READ(COMMAND_RUN, "--disk", "path=a.img", "--disk",
+                              "readonly=on,path=b,,c=d.img,iops=500,bandwidth=20M,serial=x y",
+                              "--rng", "--virtio", "cmdline", "--overlay", "dir"),
+                         0);
+        assert_int_equal(o.disks.n, 2);
+        assert_string_equal(o.disks.disk[0].path, "a.img");
+        assert_false(o.disks.disk[0].readonly);
+        assert_null(o.disks.disk[0].serial);
+        assert_string_equal(o.disks.disk[1].path, "b,c=d.img");
+        assert_true(o.disks.disk[1].readonly);
+        assert_string_equal(o.disks.disk[1].serial, "x y");
+        assert_int_equal(o.disks.disk[1].iops_max, 500);
+        assert_int_equal(o.disks.disk[1].bandwidth_max, 20 << 20);
+        assert_true(o.rng);
+        assert_int_equal(o.virtio, VIRTIO_FOUND_CMDLINE);
+        assert_string_equal(o.overlay, "dir");
+        assert_int_equal(READ(COMMAND_RUN), 0);
+        assert_int_equal(o.disks.n, 0);
+        assert_false(o.rng);
+        assert_int_equal(o.virtio, VIRTIO_FOUND_ACPI);
+}
+
+static void wrong_disks_are_named(void **state)
+{
+        static const struct {
+                char *text;
+                const char *says;
+        } bad[] = {
+                {"", "'': expected KEY=VALUE, such as path=FILE"},
+                {"a.img", "'a.img': expected KEY=VALUE, such as path=FILE"},
+                {"path=a,", "'': expected KEY=VALUE, such as path=FILE"},
+                {"path=", "path=: expected a file"},
+                {"serial=1", "there is no path=FILE"},
+                {"path=a,path=b", "path= is there twice"},
+                {"path=a,iops=1,iops=1", "iops= is there twice"},
+                {"path=a,size=3",
+                 "size=: no such key, expected path, readonly, serial, iops or bandwidth"},
+                {"path=a,readonly=yes", "readonly=yes: expected off or on"},
+                {"path=a,serial=123456789012345678901",
+                 "serial=123456789012345678901: is 21 bytes long, 1 to 20 expected"},
+                {"path=a,serial=", "serial=: is 0 bytes long, 1 to 20 expected"},
+                {"path=a,iops=0", "iops=0: expected a whole number from 1 to 1000000000"},
+                {"path=a,bandwidth=lots", "bandwidth=lots: expected a size such as 256M or 4GiB"},
+                {"path=a,bandwidth=1K", "bandwidth=1K: expected at least 4 KiB"},
+        };
+
+        for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+                assert_int_equal(READ(COMMAND_RUN, "--disk", "path=ok", "--disk", bad[i].text),
+                                 -EINVAL);
+                assert_int_equal(o.disks.n, 1);
+                assert_int_equal(strncmp(err.text, "--disk ", 7), 0);
+                assert_string_equal(err.text + 7 + strlen(bad[i].text) + 2, bad[i].says);
+        }
+        assert_int_equal(READ(COMMAND_RUN, "--disk=path=1", "--disk=path=2", "--disk=path=3",
+                              "--disk=path=4", "--disk=path=5", "--disk=path=6", "--disk=path=7",
+                              "--disk=path=8", "--disk=path=9"),
+                         -EINVAL);
+        assert_string_equal(err.text, "--disk path=9: a machine has at most 8 disks");
+}
+
+static void disks_in_the_file(void **state)
+{
+        static const char all[] =
+                "{\"rng\": true, \"virtio\": \"acpi\", \"console\": \"virtio\", \"disk\": "
+                "[\"path=a\", {\"path\": \"b,c\", \"readonly\": true, \"iops\": 7, "
+                "\"bandwidth\": \"1M\"}, {\"path\": \"d\", \"readonly\": false}]}";
+
+        assert_int_equal(READ(COMMAND_RUN), 0);
+        assert_int_equal(apply(all), 0);
+        assert_true(o.rng);
+        assert_true(o.console.virtio);
+        assert_int_equal(o.disks.n, 3);
+        assert_string_equal(o.disks.disk[1].path, "b,c");
+        assert_true(o.disks.disk[1].readonly);
+        assert_int_equal(o.disks.disk[1].iops_max, 7);
+        assert_int_equal(o.disks.disk[1].bandwidth_max, 1 << 20);
+        assert_false(o.disks.disk[2].readonly);
+        /* the command line wins, as a whole */
+        assert_int_equal(READ(COMMAND_RUN, "--disk", "path=x"), 0);
+        assert_int_equal(apply(all), 0);
+        assert_int_equal(o.disks.n, 1);
+        assert_string_equal(o.disks.disk[0].path, "x");
+        assert_int_equal(READ(COMMAND_RUN), 0);
+        assert_int_equal(apply("{\"rng\": false, \"disk\": []}"), 0);
+        assert_false(o.rng);
+        assert_int_equal(o.disks.n, 0);
+}
+
 #define CASE(f) cmocka_unit_test_teardown(f, teardown)
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                CASE(defaults),
-                CASE(the_command_line),
-                CASE(help_stops_reading),
-                CASE(refusals_name_the_option),
-                CASE(the_file_fills_in),
-                CASE(the_file_is_checked),
-                CASE(names_are_unique_per_command),
+                CASE(defaults),           CASE(the_command_line),
+                CASE(help_stops_reading), CASE(refusals_name_the_option),
+                CASE(the_file_fills_in),  CASE(the_file_is_checked),
+                CASE(disks_are_added_up), CASE(wrong_disks_are_named),
+                CASE(disks_in_the_file),  CASE(names_are_unique_per_command),
         };
 
         return cmocka_run_group_tests_name("cli_options", tests, NULL, NULL);

@@ -163,6 +163,17 @@ static void consoles(void **state)
         assert_int_equal(parse_console("file=x%", &spec, NULL), -EINVAL);
         assert_int_equal(parse_console("file=", &spec, NULL), -EINVAL);
         assert_int_equal(parse_console("stdout", &spec, NULL), -EINVAL);
+        assert_false(spec.virtio);
+        assert_int_equal(parse_console("virtio", &spec, NULL), 0);
+        assert_true(spec.virtio && spec.kind == CONSOLE_STDIO);
+        assert_int_equal(parse_console("virtio:file=run-%c.log", &spec, NULL), 0);
+        assert_true(spec.virtio && spec.kind == CONSOLE_FILE && spec.per_machine);
+        assert_string_equal(spec.pattern, "run-%c.log");
+        assert_int_equal(parse_console("virtio:off", &spec, NULL), 0);
+        assert_true(spec.virtio && spec.kind == CONSOLE_OFF);
+        assert_int_equal(parse_console("virtio:virtio", &spec, NULL), -EINVAL);
+        assert_int_equal(parse_console("virtio:", &spec, NULL), -EINVAL);
+        assert_int_equal(parse_console("virtual", &spec, NULL), -EINVAL);
 }
 
 static void flat_binaries(void **state)
