@@ -30,5 +30,6 @@ int cmd_resume(int argc, char **argv);
 int cmd_reset(int argc, char **argv);
 int cmd_kill(int argc, char **argv);
 int cmd_fork(int argc, char **argv);
+int cmd_overlay(int argc, char **argv);
 
 #endif

@@ -22,6 +22,7 @@ static const struct command {
         {"reset", cmd_reset, "take a machine back to the fork that it comes from"},
         {"kill", cmd_kill, "end a machine"},
         {"fork", cmd_fork, "fork a machine that runs"},
+        {"overlay", cmd_overlay, "what a machine wrote to a disk: export it, or look at it"},
 };
 
 #define COMMANDS (sizeof commands / sizeof commands[0])

@@ -39,6 +39,8 @@ static const char *command_name(enum command_bit command)
                 return "kill";
         case COMMAND_FORK:
                 return "fork";
+        case COMMAND_OVERLAY:
+                return "overlay";
         }
         return "?";
 }

@@ -26,6 +26,7 @@ enum command_bit {
         COMMAND_KILL = 1 << 5,
         COMMAND_FORK = 1 << 6,
         COMMAND_RESET = 1 << 7,
+        COMMAND_OVERLAY = 1 << 8,
 };
 
 /* How a guest finds its virtio devices. */
@@ -45,7 +46,7 @@ struct options {
         /* enum message_level, ramet_seccomp, ramet_hugepages, ramet_cow */
         unsigned log_level, seccomp, hugepages, cow;
         unsigned virtio; /* enum virtio_found */
-        bool json, help, rng;
+        bool json, help, force, rng;
 
         uint64_t given;    /* bit i: row i of the table was given by the user */
         char *const *rest; /* arguments that are not options ... */

@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 /* Besides those of every machine. */
-const char *const disk_syscalls[] = {"fdatasync", NULL};
+const char *const disk_syscalls[] = {"fdatasync", "flock", NULL};
 
 static void close_fd(int *fd)
 {

@@ -17,6 +17,7 @@
 #include <linux/falloc.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -122,6 +123,8 @@ static int make(struct overlay *o, const struct overlay_info *info, struct err *
         o->memory = o->fd < 0;
         if (!o->memory && o->ro_fd < 0)
                 return err_input(err, "the file for an overlay is not open for reading only");
+        if (!o->memory && flock(o->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+                return err_input(err, "the file for an overlay is in use");
         if (o->memory) {
                 o->fd = memfd_create("ramet-overlay", MFD_CLOEXEC | MFD_ALLOW_SEALING);
                 if (o->fd < 0)
@@ -412,6 +415,8 @@ int overlay_seal(struct overlay *o, struct err *err)
                 ret = seal_memory(o, err);
         if (ret)
                 return ret;
+        if (!o->memory)
+                (void)flock(o->fd, LOCK_UN);
         o->live = false;
         free(o->news);
         o->news = NULL;

@@ -22,6 +22,8 @@
  * it short under us, and the next look at the bitmap is then a SIGBUS. So overlay files belong to
  * the user who runs the machine, and descriptors that are passed on are open for reading only.
  *
+ * A live overlay's file is locked (flock), so that nobody takes it for what a machine left.
+ *
  * Threads: one at a time.
  */
 #ifndef RAMET_IO_OVERLAY_H
