@@ -39,7 +39,8 @@ RAMET_API int ramet_spawner_create(struct ramet_ctx *ctx, struct ramet_spawner *
 RAMET_API void ramet_spawner_destroy(struct ramet_spawner *spawner);
 
 /* Start a machine. Returns as soon as the request is sent; events tell the rest.
- * 0, -EINVAL (options out of range, last error says which), -ENOMEM, or -errno of the sockets. */
+ * 0, -EINVAL (options out of range, last error says which), -ENOMEM, or -errno of the sockets or of
+ * making overlay files. */
 RAMET_API int ramet_process_start(struct ramet_spawner *spawner,
                                   const struct ramet_vm_options *options,
                                   struct ramet_process **process);
@@ -72,7 +73,8 @@ RAMET_API unsigned ramet_spawner_shells(const struct ramet_spawner *spawner);
  * for long), or another -errno of the socket.
  *
  * Ask a machine to fork now, into @count clones: FORK_POINT and FROZEN events follow, or
- * FORK_FAILED. Also -EINVAL (count), -EBUSY (the one before has not been answered). */
+ * FORK_FAILED. Also -EINVAL (count), -EBUSY (the one before has not been answered), -errno of
+ * making overlay files. */
 RAMET_API int ramet_process_fork(struct ramet_process *process, unsigned count);
 /* Stop and let go a machine's vCPUs: a PAUSED or RESUMED event says when it is so. Idempotent. */
 RAMET_API int ramet_process_pause(struct ramet_process *process);

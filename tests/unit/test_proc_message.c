@@ -220,9 +220,119 @@ static void descriptors_are_counted(void **state)
         m.frozen.nlayers = 0;
         m.head.nfds = 1;
         assert_non_null(check(&m, 1));
+        m = event(MESSAGE_FROZEN); /* all that there can be, and one more */
+        m.frozen.nlayers = MESSAGE_LAYERS_MAX;
+        m.frozen.nfiles = MESSAGE_FILES_MAX;
+        m.head.nfds = 1 + MESSAGE_LAYERS_MAX + MESSAGE_FILES_MAX;
+        assert_null(check(&m, m.head.nfds));
+        m.frozen.nfiles++;
+        m.head.nfds++;
+        assert_non_null(check(&m, m.head.nfds));
+        m.frozen.nfiles = UINT32_MAX; /* wraps to as many as there are */
+        m.frozen.nlayers = 3;
+        m.head.nfds = 3;
+        assert_non_null(check(&m, 3));
         m = event(MESSAGE_NOTE);
         m.head.nfds = 1;
         assert_non_null(check(&m, 1));
+}
+
+/* Is the message, which is right with @nfds descriptors, refused with any other number? */
+static void expect_exactly(struct message_head *m, size_t length, unsigned nfds)
+{
+        for (unsigned n = 0; n <= 40; n++) {
+                m->nfds = n;
+                assert_int_equal(message_check(MESSAGE_LAUNCHER_TO_MACHINE, m, length, n) == NULL,
+                                 n == nfds);
+        }
+}
+
+static void disks_and_overlays_are_counted(void **state)
+{
+        static struct message_boot boot;
+        const size_t boot_length = offsetof(struct message_boot, cmdline) + 1;
+        struct message_clone clone = {.nlayers = 1};
+        struct message_command command = {.count = 1};
+
+        boot.head = (struct message_head){MESSAGE_BOOT, MESSAGE_VERSION, (uint32_t)boot_length, 0};
+        clone.head = (struct message_head){MESSAGE_CLONE, MESSAGE_VERSION, sizeof clone, 0};
+        command.head = (struct message_head){MESSAGE_FORK, MESSAGE_VERSION, sizeof command, 0};
+
+        boot.shape.ndisks = 3;
+        expect_exactly(&boot.head, boot_length, 7);
+        boot.overlays = 5;
+        boot.has = MESSAGE_HAS_CONSOLE_IN;
+        expect_exactly(&boot.head, boot_length, 12);
+        boot.overlays = 8; /* of a disk that is not there */
+        expect_exactly(&boot.head, boot_length, 999);
+        boot.overlays = 0xff;
+        boot.has = MESSAGE_HAS_ALL;
+        boot.shape.ndisks = RAMET_DISKS_MAX;
+        expect_exactly(&boot.head, boot_length, 4 + 32);
+        boot.shape.ndisks++;
+        expect_exactly(&boot.head, boot_length, 999);
+        boot.shape.ndisks = UINT32_MAX;
+        boot.overlays = UINT32_MAX;
+        expect_exactly(&boot.head, boot_length, 999);
+
+        clone.nfiles = 4;
+        clone.overlays = 3;
+        clone.has = MESSAGE_HAS_CONSOLE_OUT;
+        expect_exactly(&clone.head, sizeof clone, 1 + 1 + 4 + 4 + 1);
+        clone.overlays = 0x100;
+        expect_exactly(&clone.head, sizeof clone, 999);
+        clone.overlays = 0;
+        clone.nfiles = UINT32_MAX - 1; /* wraps to nearly none */
+        expect_exactly(&clone.head, sizeof clone, 999);
+
+        expect_exactly(&command.head, sizeof command, 0);
+        command.overlays = 0x81;
+        expect_exactly(&command.head, sizeof command, 4);
+        command.overlays = 0x100;
+        expect_exactly(&command.head, sizeof command, 999);
+        command.overlays = 0;
+        command.head.type = MESSAGE_PAUSE;
+        expect_exactly(&command.head, sizeof command, 0);
+}
+
+static void hostile_shapes_and_disks_are_refused(void **state)
+{
+        static struct message_boot boot;
+        const size_t length = offsetof(struct message_boot, cmdline) + 1;
+        struct message_shell shell = {0};
+        uint32_t *fields[] = {&shell.shape.rng, &shell.shape.virtio_console,
+                              &shell.shape.virtio_cmdline};
+
+        shell.head = (struct message_head){MESSAGE_SHELL, MESSAGE_VERSION, sizeof shell, 0};
+        for (unsigned i = 0; i < 3; i++) {
+                *fields[i] = 1;
+                expect_exactly(&shell.head, sizeof shell, 0);
+                *fields[i] = 2;
+                expect_exactly(&shell.head, sizeof shell, 999);
+                *fields[i] = 0;
+        }
+        shell.shape.ndisks = RAMET_DISKS_MAX;
+        expect_exactly(&shell.head, sizeof shell, 0);
+        shell.shape.ndisks++;
+        expect_exactly(&shell.head, sizeof shell, 999);
+
+        boot.head = (struct message_head){MESSAGE_BOOT, MESSAGE_VERSION, (uint32_t)length, 0};
+        boot.shape.ndisks = 1;
+        memset(boot.disks[0].serial, 's', RAMET_SERIAL_MAX);
+        expect_exactly(&boot.head, length, 3);
+        boot.disks[0].serial[RAMET_SERIAL_MAX] = 's'; /* it ends, and is too long */
+        expect_exactly(&boot.head, length, 999);
+        boot.disks[0].serial[0] = 0;
+        memset(boot.disks[0].name, 'n', sizeof boot.disks[0].name);
+        expect_exactly(&boot.head, length, 999);
+        boot.disks[0].name[0] = 0;
+        boot.disks[0].readonly = 1;
+        expect_exactly(&boot.head, length, 3);
+        boot.overlays = 1; /* for one that is never written */
+        expect_exactly(&boot.head, length, 999);
+        boot.overlays = 0;
+        boot.disks[0].readonly = 2;
+        expect_exactly(&boot.head, length, 999);
 }
 
 static void refused_messages_leave_no_descriptor(void **state)
@@ -265,7 +375,7 @@ static void noise_never_gets_through_broken(void **state)
                         continue;
                 assert_non_null(memchr(m.text, 0, sizeof m.text));
                 if (m.head.type == MESSAGE_FROZEN)
-                        assert_int_equal(m.frozen.nlayers + 1, m.head.nfds);
+                        assert_int_equal(1 + m.frozen.nlayers + m.frozen.nfiles, m.head.nfds);
                 else
                         assert_int_equal(m.head.nfds, 0);
         }
@@ -325,6 +435,8 @@ int main(void)
                 TEST(fields_out_of_range_are_refused),
                 TEST(engines_out_of_range_are_refused),
                 TEST(descriptors_are_counted),
+                TEST(disks_and_overlays_are_counted),
+                TEST(hostile_shapes_and_disks_are_refused),
                 TEST(refused_messages_leave_no_descriptor),
                 TEST(noise_never_gets_through_broken),
                 TEST(last_words_survive_a_reset),
