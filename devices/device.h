@@ -160,7 +160,8 @@ struct device_ops {
         void (*freeze)(void *dev);
         int (*freeze_publish)(void *dev, struct device_files *files, struct err *err);
         void (*freeze_cancel)(void *dev);
-        /* Right before restore: those files, borrowed; it duplicates what it keeps. */
+        /* Right before restore: those files, borrowed until that has returned; it duplicates what
+         * it keeps. */
         int (*restore_files)(void *dev, const int *fds, unsigned n, struct err *err);
         /* The file for the next overlay; taken. For disks only. */
         void (*give_overlay)(void *dev, int fd, int ro_fd);

@@ -13,6 +13,7 @@ const struct device_ops *const device_registry[] = {
         &debug_exit_ops,
         &doorbell_ops,
         &vmgenid_ops,
+        &virtio_blk_ops,
         &rng_ops,
         &virtio_console_ops,
         NULL,

@@ -11,6 +11,7 @@ extern const struct device_ops i8042_ops;
 extern const struct device_ops pm_ops;
 extern const struct device_ops debug_exit_ops;
 extern const struct device_ops rng_ops;
+extern const struct device_ops virtio_blk_ops; /* one for each disk */
 extern const struct device_ops virtio_console_ops;
 
 #endif

@@ -49,7 +49,8 @@ enum record_kind {
         RECORD_DEV_PM = 0x0204,
         RECORD_DEV_DOORBELL = 0x0205,
         RECORD_DEV_VMGENID = 0x0206,
-        RECORD_DEV_VIRTIO_RNG = 0x0211, /* virtio: struct virtio_record, and the device's part */
+        RECORD_DEV_VIRTIO_BLK = 0x0210, /* virtio: struct virtio_record, and the device's part */
+        RECORD_DEV_VIRTIO_RNG = 0x0211, /* the same */
         RECORD_DEV_VIRTIO_CONSOLE = 0x0212, /* the same */
 };
 

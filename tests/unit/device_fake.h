@@ -23,6 +23,9 @@
 #ifndef FAKE_MEMORY /* bytes from address 0 on */
 #define FAKE_MEMORY 0x100000u
 #endif
+#ifndef FAKE_URING /* the loop's backend: an expression */
+#define FAKE_URING true
+#endif
 
 struct fake {
         struct guest_mem mem;
@@ -123,7 +126,7 @@ static inline void fake_machine(struct fake *f)
         fake_add_memory(f, 0, FAKE_MEMORY);
         assert_int_equal(pipe2(in, O_CLOEXEC), 0);
         assert_int_equal(pipe2(out, O_CLOEXEC | O_NONBLOCK), 0);
-        assert_int_equal(loop_create(true, &f->env.loop), 0);
+        assert_int_equal(loop_create(FAKE_URING, &f->env.loop), 0);
         assert_int_equal(chardev_create(f->env.loop, in[0], out[1], &f->env.console), 0);
         f->in = in[1];
         f->out = out[0];

@@ -9,9 +9,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <cmocka.h>
 
 #include "device_fake.h"
+#include "devices/virtio/virtio.h"
 
 #define ACCESSES 1000000
 
@@ -53,6 +55,43 @@ static void records_are_what_the_rules_say(void **state)
         assert_int_equal(devices, rules);
 }
 
+/* Each has what it needs: a disk has an image. */
+static int image = -1;
+
+static void init(struct fake *f, const struct device_ops *ops)
+{
+        static struct device_disk disk;
+        char path[64];
+
+        if (image < 0) {
+                image = memfd_create("image", MFD_CLOEXEC);
+                assert_int_equal(ftruncate(image, 65536), 0);
+        }
+        fake_machine(f);
+        disk = (struct device_disk){.image_fd = -1,
+                                    .image_ro_fd = -1,
+                                    .overlay_fd = -1,
+                                    .overlay_ro_fd = -1,
+                                    .name = "image"};
+        f->params.disks = &disk;
+        f->params.ndisks = 1;
+        f->params.virtio_console = ops == &virtio_console_ops;
+        if (ops == &virtio_blk_ops) {
+                disk.image_fd = dup(image);
+                snprintf(path, sizeof path, "/proc/self/fd/%d", image);
+                disk.image_ro_fd = open(path, O_RDONLY | O_CLOEXEC);
+        }
+        fake_create(f, ops);
+}
+
+/* The files of its state: of a disk that was never frozen, the image. */
+static int restore(struct fake *f, const void *record, struct err *err)
+{
+        int r = f->ops->restore_files ? f->ops->restore_files(f->dev, &image, 1, err) : 0;
+
+        return r < 0 ? r : f->ops->restore(f->dev, record, f->ops->record_version, err);
+}
+
 static void windows_are_apart(void **state)
 {
         struct device_window all[64];
@@ -61,7 +100,9 @@ static void windows_are_apart(void **state)
         for (unsigned i = 0; device_registry[i]; i++) {
                 struct fake f;
 
-                fake_init(&f, device_registry[i]);
+                if (device_registry[i]->slot)
+                        continue; /* the machine says where */
+                init(&f, device_registry[i]);
                 for (unsigned w = 0; w < f.nwindows; w++) {
                         assert_true(f.windows[w].len > 0);
                         if (f.windows[w].space == DEVICE_PIO)
@@ -100,6 +141,18 @@ out:
         free(data);
 }
 
+/* What is used up of a disk's limits comes back as time goes by. */
+static void assert_same(const struct device_ops *ops, uint8_t *a, uint8_t *b)
+{
+        size_t levels = sizeof(struct virtio_record) + 24;
+
+        if (ops == &virtio_blk_ops) {
+                memset(a + levels, 0, 48);
+                memset(b + levels, 0, 48);
+        }
+        assert_memory_equal(a, b, ops->record_length);
+}
+
 /* Save, restore into another device, save: equal. */
 static void check_round_trip(struct fake *f, struct fake *twin)
 {
@@ -107,10 +160,10 @@ static void check_round_trip(struct fake *f, struct fake *twin)
         struct err err = {0};
 
         f->ops->save(f->dev, a);
-        if (twin->ops->restore(twin->dev, a, f->ops->record_version, &err))
+        if (restore(twin, a, &err))
                 fail_msg("%s", err.text);
         twin->ops->save(twin->dev, b);
-        assert_memory_equal(a, b, f->ops->record_length);
+        assert_same(f->ops, a, b);
         free(a);
         free(b);
 }
@@ -128,11 +181,11 @@ static void check_hostile_record(struct fake *f, struct fake *twin)
         if (rnd() % 16 == 0)
                 for (size_t i = 0; i < len; i++)
                         a[i] = (uint8_t)rnd();
-        if (twin->ops->restore(twin->dev, a, f->ops->record_version, &err)) {
+        if (restore(twin, a, &err)) {
                 assert_memory_equal(err.text, f->ops->name, strlen(f->ops->name));
         } else {
                 twin->ops->save(twin->dev, b);
-                assert_memory_equal(a, b, len);
+                assert_same(f->ops, a, b);
                 hostile_access(twin);
         }
         free(a);
@@ -155,8 +208,8 @@ static void no_access_does_harm(void **state)
                 int flags;
 
                 rng = 0x1234567 + i;
-                fake_init(&f, device_registry[i]);
-                fake_init(&twin, device_registry[i]);
+                init(&f, device_registry[i]);
+                init(&twin, device_registry[i]);
                 flags = fcntl(f.in, F_GETFL);
                 fcntl(f.in, F_SETFL, flags | O_NONBLOCK);
                 for (unsigned n = 0; n < ACCESSES; n++) {
