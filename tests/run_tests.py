@@ -54,6 +54,8 @@ def make_parts():
             'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1'}),
         Part('tsan', ['-Db_sanitize=thread'], ['sync'], slower=5, prefix=still, env={
             'TSAN_OPTIONS': 'halt_on_error=1:second_deadlock_stack=1'}),
+        Part('fuzz', ['-Dfuzz=true', '-Dtests=false', '-Db_sanitize=address,undefined',
+                      '-Db_lundef=false', '-Dwerror=true'], ['fuzz'], env={'CC': 'clang'}),
     )}
 
 
@@ -303,13 +305,16 @@ def build_errors(log):
 def plan(wanted):
     """{part name: suites or None for its own}, which of OTHERS to run, and which of WITH_LINUX."""
     if not wanted:  # every test of the devices is in another suite, too
-        return {'gcc': None, 'clang': None, 'asan': None, 'tsan': None}, set(OTHERS), ['linux']
-    parts, named = {}, {'clang': 'clang', 'asan': 'asan', 'sync': 'tsan', 'tsan': 'tsan'}
+        return dict.fromkeys(('gcc', 'clang', 'asan', 'tsan', 'fuzz')), set(OTHERS), ['linux']
+    parts, named = {}, {'clang': 'clang', 'asan': 'asan', 'sync': 'tsan', 'tsan': 'tsan',
+                        'fuzz': 'fuzz'}
     for suite in wanted:
         if suite in named:
             parts[named[suite]] = None
         elif suite in WITH_LINUX:
             parts.setdefault('gcc', [])
+            if suite == 'devices':
+                parts['fuzz'] = None
         elif suite not in OTHERS:
             parts.setdefault('gcc', []).append(suite)
     return parts, set(wanted) & set(OTHERS), [s for s in WITH_LINUX if s in wanted]
@@ -321,7 +326,7 @@ def check_names(run, part, suites):
     for suite in suites:
         if suite not in have and suite not in ('unit', 'integration', 'guest'):
             print(f'dev: no such suite: {suite} (there are: '
-                  f'{" ".join(sorted(have | {"asan", "clang", "sync", *WITH_LINUX, *OTHERS}))})',
+                  f'{" ".join(sorted(have | {"asan", "clang", "sync", "fuzz", *WITH_LINUX, *OTHERS}))})',
                   file=sys.stderr)
             raise SystemExit(2)
 

@@ -20,8 +20,9 @@ static inline void take(struct input *in, void *to, size_t len)
         size_t n = len < in->left ? len : in->left;
 
         memset(to, 0, len);
-        if (n > 0)
-                memcpy(to, in->at, n);
+        if (n == 0)
+                return;
+        memcpy(to, in->at, n);
         in->at += n;
         in->left -= n;
 }

@@ -36,8 +36,7 @@ class Target:
             directory.mkdir(parents=True, exist_ok=True)
 
     def fuzz(self, *args, seconds):
-        """(exit status, what it said, inputs that it stored because they failed)"""
-        before = set(self.crashes.iterdir())
+        """(exit status, what it said, paths of inputs that it stored because they failed)"""
         env = os.environ | {
             'ASAN_OPTIONS': 'detect_stack_use_after_return=1:strict_string_checks=1:'
                             'quarantine_size_mb=32',
@@ -49,7 +48,8 @@ class Target:
             status, said = done.returncode, done.stderr
         except subprocess.TimeoutExpired as late:
             status, said = 'no end', late.stderr or b''
-        return status, said.decode(errors='replace'), sorted(set(self.crashes.iterdir()) - before)
+        said = said.decode(errors='replace')
+        return status, said, [Path(p) for p in re.findall(r'Test unit written to (.*)', said)]
 
 
 def explain(status, said, stored):
