@@ -78,23 +78,17 @@ static void raise_irq(struct virtio_device *v, uint32_t bit)
 
 /* --- features --- */
 
-static uint64_t with_ours(uint64_t own)
+static uint64_t offered(struct virtio_device *v)
 {
+        uint64_t own = v->ops->features ? v->ops->features(v) : 0;
+
         return own | BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_RING_F_INDIRECT_DESC) |
                BIT(VIRTIO_RING_F_EVENT_IDX);
 }
 
-static uint64_t offered(struct virtio_device *v)
+bool virtio_acceptable(struct virtio_device *v, uint64_t features)
 {
-        return with_ours(v->ops->features ? v->ops->features(v) : 0);
-}
-
-bool virtio_acceptable(struct virtio_device *v, uint64_t features, const void *record)
-{
-        uint64_t all = record && v->ops->features_of ? with_ours(v->ops->features_of(v, record))
-                                                     : offered(v);
-
-        return !(features & ~all) && features & BIT(VIRTIO_F_VERSION_1);
+        return !(features & ~offered(v)) && features & BIT(VIRTIO_F_VERSION_1);
 }
 
 bool virtio_has(const struct virtio_device *v, unsigned feature)
@@ -192,7 +186,7 @@ static void write_status(struct virtio_device *v, uint32_t value)
         }
         if (v->resetting)
                 return;
-        if (added & VIRTIO_CONFIG_S_FEATURES_OK && !virtio_acceptable(v, v->driver_features, NULL))
+        if (added & VIRTIO_CONFIG_S_FEATURES_OK && !virtio_acceptable(v, v->driver_features))
                 added &= ~(uint32_t)VIRTIO_CONFIG_S_FEATURES_OK;
         if (!((v->status | added) & VIRTIO_CONFIG_S_FEATURES_OK))
                 added &= ~(uint32_t)VIRTIO_CONFIG_S_DRIVER_OK;
