@@ -429,7 +429,11 @@ static void images_are_locked_while_they_may_be_used(void **state)
         finish(p);
         refuse(&o, "another machine");
         finish(c);
+        p = start(&o);
+        ramet_process_kill(p);
+        wait_for(RAMET_EVENT_GONE); /* it is gone, though nobody has released it yet */
         finish(start(&o));
+        ramet_process_release(p);
 }
 
 static void machines_get_what_they_need(void **state)

@@ -282,7 +282,8 @@ static void disks_and_overlays_are_counted(void **state)
         clone.overlays = 0x100;
         expect_exactly(&clone.head, sizeof clone, 999);
         clone.overlays = 0;
-        clone.nfiles = UINT32_MAX - 1; /* wraps to nearly none */
+        clone.nlayers = 3;
+        clone.nfiles = UINT32_MAX; /* wraps to as many as there are */
         expect_exactly(&clone.head, sizeof clone, 999);
 
         expect_exactly(&command.head, sizeof command, 0);
