@@ -8,7 +8,7 @@
 
 #define D(dev)  (1u << (dev))
 #define VQS     (D(DISK) | D(RNG) | D(TX))
-#define RACE_MS 120
+#define RACE_MS 60
 #define REG(r)  VIRTIO_MMIO_##r
 
 /* What the other processor does. */
