@@ -184,8 +184,8 @@ static void segment_in(struct ctx *c, uint64_t len, uint64_t type)
 /* A full queue of the largest reads, all into one buffer, again and again. */
 static void flood(struct ctx *c, uint64_t rounds, uint64_t b)
 {
-        c->may_write = BUF_BYTES;
         chain(c, 0);
+        c->may_write = BUF_BYTES;
         hdr.sector = 0;
         desc(c->q.mem->desc + 1, buf, BUF_BYTES, WRITE | NEXT, 2);
         for (unsigned round = 0; round < rounds; round++) {

@@ -161,7 +161,9 @@ static void many(struct ctx *c, uint64_t each, uint64_t less)
 
 static void four_gib(struct ctx *c, uint64_t less, uint64_t b)
 {
-        many(c, 0x100000000ull / c->q.size, less);
+        unsigned n = c->q.size - (c->kind == DISK ? 2 : 0);
+
+        many(c, 0x100000000ull / n + (n < c->q.size), less);
 }
 
 /* A descriptor of the other direction after the one that was right. */
@@ -395,7 +397,7 @@ static void firmware(struct ctx *c, uint64_t where, uint64_t b)
         {"buffer " name, D(DISK), buffer_at, where, 0, STATUS(IOERR)},                             \
                 {"buffer " name, IN | D(TX), buffer_at, where, 0, REFUSED},
 #define TABLE(name, where)   {"table " name, D(DISK) | D(RNG), table_at, where, 0, REFUSED},
-#define HEADER(name, where)  {"header " name, D(DISK), header_at, where, 0, REFUSED},
+#define HEADER(name, where)  {"header " name, D(DISK), header_at, where, 0, STATUS(IOERR)},
 #define STATUSB(name, where) {"status byte " name, D(DISK), status_at, where, 0, REFUSED},
 
 const struct hostile_case place_cases[] = {
