@@ -396,7 +396,7 @@ static void firmware(struct ctx *c, uint64_t where, uint64_t b)
 #define BUFFER(name, where)                                                                        \
         {"buffer " name, D(DISK), buffer_at, where, 0, STATUS(IOERR)},                             \
                 {"buffer " name, IN | D(TX), buffer_at, where, 0, REFUSED},
-#define TABLE(name, where)   {"table " name, D(DISK) | D(RNG), table_at, where, 0, REFUSED},
+#define TABLE(name, where)   {"indirect table " name, D(DISK) | D(RNG), table_at, where, 0, REFUSED},
 #define HEADER(name, where)  {"header " name, D(DISK), header_at, where, 0, STATUS(IOERR)},
 #define STATUSB(name, where) {"status byte " name, D(DISK), status_at, where, 0, REFUSED},
 
