@@ -123,7 +123,7 @@ static void spawn(struct flyer *f, struct template *t, const struct flyer *paren
         f->report = parent->report;
 }
 
-__attribute__((unused)) static void reset(struct flyer *f)
+static void reset(struct flyer *f)
 {
         if (vm_reset(f->rig.vm, &err) < 0)
                 fail_msg("reset: %s", err.text);
@@ -293,7 +293,222 @@ static void forks_rom_smp(void **state)
         forked_in_flight(RAMET_COW_ROM, 2, 6);
 }
 
-int main(void)
+/* --- resets --- */
+
+struct held_things {
+        unsigned fds, threads, mappings;
+};
+
+static unsigned entries(const char *path)
+{
+        DIR *dir = opendir(path);
+        unsigned n = 0;
+
+        assert_non_null(dir);
+        while (readdir(dir))
+                n++;
+        closedir(dir);
+        return n;
+}
+
+static struct held_things things(void)
+{
+        struct held_things t = {entries("/proc/self/fd"), entries("/proc/self/task"), 0};
+        FILE *maps = fopen("/proc/self/maps", "r");
+        int c;
+
+        assert_non_null(maps);
+        while ((c = getc(maps)) != EOF)
+                t.mappings += c == '\n';
+        fclose(maps);
+        return t;
+}
+
+static void expect_no_more(struct held_things now, struct held_things before)
+{
+        assert_int_equal(now.fds, before.fds);
+        assert_int_equal(now.threads, before.threads);
+        assert_in_range(now.mappings, 0, before.mappings + 8);
+}
+
+static void reset_in_flight(enum ramet_cow cow, unsigned vcpus, unsigned times)
+{
+        static struct flyer parent, clone;
+        struct flyer *one = &clone;
+        struct flight_report then, now;
+        struct held_things before;
+        struct template *t;
+
+        use(cow);
+        boot(&parent, vcpus, "");
+        vm_pause(parent.rig.vm);
+        t = freeze(&parent);
+        spawn(&clone, t, &parent, 1);
+        template_unref(t);
+        then = report_of(&clone);
+        for (unsigned n = 0; n < times; n++) {
+                vm_run(clone.rig.vm);
+                for (unsigned steps = (unsigned)rand() % 6; steps > 0; steps--)
+                        serve(&one, 1, (uint64_t)rand() % 200000);
+                if (n % 2)
+                        vm_pause(clone.rig.vm);
+                reset(&clone);
+                vm_pause(clone.rig.vm);
+                now = report_of(&clone);
+                if (n % 2 && memcmp(&now, &then, sizeof now))
+                        fail_msg("reset %u: something of the old life is left", n);
+                if (n == 16)
+                        before = things();
+        }
+        expect_no_more(things(), before);
+        vm_run(clone.rig.vm);
+        let_fly(&one, 1, 50);
+        rig_free(&clone.rig);
+        rig_free(&parent.rig);
+}
+
+static void resets_private(void **state)
+{
+        (void)state;
+        reset_in_flight(RAMET_COW_PRIVATE, 1, 1000);
+}
+
+static void resets_trap_smp(void **state)
+{
+        (void)state;
+        reset_in_flight(RAMET_COW_TRAP, 2, 100);
+}
+
+static void resets_rom_smp(void **state)
+{
+        (void)state;
+        reset_in_flight(RAMET_COW_ROM, 2, 40);
+}
+
+/* --- a vCPU that a device holds --- */
+
+/* The guest resets its entropy device, and nobody serves the loop that would let it go. */
+static void hold(struct flyer *f)
+{
+        const uint64_t at = f->report + offsetof(struct flight_report, reset), one = 1;
+        uint64_t end = now_ms() + 10000;
+
+        while (!(atomic_load(&f->rig.vm->vcpus[0].held) & VCPU_HELD_DEVICE)) {
+                if (!report_of(f).reset)
+                        assert_int_equal(vm_write(f->rig.vm, at, &one, sizeof one), 0);
+                serve(&f, 1, 0);
+                usleep(400);
+                if (now_ms() > end)
+                        fail_msg("the guest's reset does not wait for the loop");
+        }
+}
+
+static void holds(void **state)
+{
+        static struct flyer f, clone;
+        struct flyer *both[] = {&clone, &f};
+        struct template *t;
+
+        (void)state;
+        boot(&f, 1, "");
+
+        /* It waits, and goes on with a device that works. */
+        hold(&f);
+        usleep(10000);
+        assert_int_equal(atomic_load(&f.rig.vm->vcpus[0].held), VCPU_HELD_DEVICE);
+        let_fly(&both[1], 1, 20);
+        assert_in_range(report_of(&f).resets, 1, 1000);
+
+        hold(&f);
+        vm_pause(f.rig.vm);
+        vm_run(f.rig.vm);
+        let_fly(&both[1], 1, 20);
+
+        /* The clone's is not held: its reset was done when it was saved. */
+        hold(&f);
+        t = freeze(&f);
+        spawn(&clone, t, &f, 1);
+        template_unref(t);
+        assert_int_equal(atomic_load(&clone.rig.vm->vcpus[0].held), 0);
+        vm_run(clone.rig.vm);
+        let_fly(both, 2, 20);
+
+        hold(&clone);
+        reset(&clone);
+        let_fly(both, 1, 20);
+
+        /* Ended while it waits, and alive again. */
+        hold(&clone);
+        vm_exit_with(clone.rig.vm, RAMET_EXIT_HOST, 0, "for a test");
+        rig_until(&clone.rig, rig_exited, 10);
+        reset(&clone);
+        clone.rig.exited = false;
+        let_fly(both, 1, 20);
+
+        hold(&clone);
+        rig_free(&clone.rig);
+        hold(&f);
+        vm_pause(f.rig.vm);
+        rig_free(&f.rig);
+}
+
+/* --- shells --- */
+
+static void shells_have_devices(void **state)
+{
+        static struct flyer parent, clones[CLONES];
+        struct flyer *all[CLONES + 1] = {&parent};
+        struct held_things before;
+        struct template *t;
+
+        (void)state;
+        boot(&parent, 1, "");
+        before = things();
+        for (unsigned n = 0; n < 20; n++) {
+                for (unsigned i = 0; i < CLONES; i++) {
+                        rig_shell(&clones[i].rig, 1, MEMORY);
+                        clones[i].report = parent.report;
+                        all[i + 1] = &clones[i];
+                }
+                t = freeze(&parent);
+                for (unsigned i = 0; i < CLONES; i++) {
+                        rig_adopt(&clones[i].rig, t, i + 1, CLONES);
+                        vm_run(clones[i].rig.vm);
+                }
+                template_unref(t);
+                let_fly(all, CLONES + 1, 6);
+                for (unsigned i = 0; i < CLONES; i++)
+                        rig_free(&clones[i].rig);
+                if (n == 2)
+                        before = things();
+        }
+        /* Each freeze leaves the parent a layer. */
+        assert_int_equal(things().threads, before.threads);
+        rig_free(&parent.rig);
+}
+
+static void a_shell_without_them_is_refused(void **state)
+{
+        const struct vm_clone_files files = {.console_in_fd = -1, .console_out_fd = -1};
+        static struct flyer parent, clone;
+        struct template *t;
+
+        (void)state;
+        boot(&parent, 1, "");
+        rig_rng = false;
+        rig_shell(&clone.rig, 1, MEMORY);
+        t = freeze(&parent);
+        assert_int_equal(vm_adopt(clone.rig.vm, t, &files, 1, 1, &err), -EINVAL);
+        assert_string_equal(err.text,
+                            "a shell of 1 vCPUs, 16777216 bytes of memory, 0 disks and 0 other "
+                            "virtio devices cannot adopt a template of 1, 16777216, 0 and 1");
+        template_unref(t);
+        rig_free(&clone.rig);
+        rig_free(&parent.rig);
+}
+
+/* By hand: a pattern of names. */
+int main(int argc, char **argv)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup(interrupts_come, set_up),
@@ -305,9 +520,17 @@ int main(void)
                 cmocka_unit_test_setup(forks_trap_smp, set_up),
                 cmocka_unit_test_setup(forks_rom, set_up),
                 cmocka_unit_test_setup(forks_rom_smp, set_up),
+                cmocka_unit_test_setup(resets_private, set_up),
+                cmocka_unit_test_setup(resets_trap_smp, set_up),
+                cmocka_unit_test_setup(resets_rom_smp, set_up),
+                cmocka_unit_test_setup(holds, set_up),
+                cmocka_unit_test_setup(shells_have_devices, set_up),
+                cmocka_unit_test_setup(a_shell_without_them_is_refused, set_up),
         };
         int r = rig_init();
 
+        if (argc > 1)
+                cmocka_set_test_filter(argv[1]);
         if (r <= 0)
                 return r;
         return cmocka_run_group_tests_name("flight", tests, NULL, NULL);
