@@ -10,9 +10,9 @@
  *
  * The tables are in hostile_*.c. "list=1" only lists the cases; "fork=1" runs them in the clones of
  * a fork; "every=N" runs every Nth, "only=N" one; "devs=MASK" those of some devices; "high=BYTES"
- * says how much RAM is above 4 GiB. Before the first case it says "hostile: begin" and waits for
- * "linger=MS", at the end "hostile: end" and waits again: to be looked at from outside. All of it
- * runs at CPL 3.
+ * says how much RAM is above 4 GiB. Before the first case it says "hostile: begin" and with
+ * "wait=1" waits until somebody has written to sector 1 of the read-only disk's image; at the end
+ * "hostile: end", and waits for sector 2: to be looked at from outside. All of it runs at CPL 3.
  */
 #include "hostile.h"
 
@@ -434,17 +434,36 @@ static void prepare(void)
                 printf("hostile: the disk could not be written: FAILED\n");
 }
 
+/* Until somebody outside has written to @sector of the read-only disk's image. */
+static void wait_for(unsigned sector)
+{
+        struct ctx c = {.kind = DISK_RO, .mem = &memory};
+
+        for (unsigned i = 0; cmd_u64("wait", 0) && i < 300; i++) {
+                if (!device(&c) || life(&c, 0))
+                        return;
+                chain(&c, 0);
+                hdr.sector = sector;
+                offer(&c, 0);
+                publish(&c, 1);
+                if (used(&c, WAIT_MS) != 1 || buf[0])
+                        return;
+                sleep_ms(200);
+        }
+}
+
 static uint64_t work(void *arg)
 {
-        unsigned linger = (unsigned)cmd_u64("linger", 0);
-
         fence_fill(arena.before);
         fence_fill(arena.after);
-        if (!cmd_u64("list", 0)) {
-                prepare();
-                printf("hostile: begin\n");
-                sleep_ms(linger);
+        if (cmd_u64("list", 0)) {
+                all_cases();
+                printf("hostile: end: %u cases\n", total);
+                return 0;
         }
+        prepare();
+        printf("hostile: begin\n");
+        wait_for(1);
         if (cmd_u64("fork", 0)) {
                 uint32_t number = doorbell_ring();
 
@@ -455,8 +474,7 @@ static uint64_t work(void *arg)
         }
         all_cases();
         printf("hostile: end: %u cases, %u failed\n", total, failures);
-        if (!cmd_u64("list", 0))
-                sleep_ms(linger);
+        wait_for(2);
         return 0;
 }
 
