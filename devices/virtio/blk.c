@@ -43,9 +43,8 @@ static struct blk *blk_of(void *dev)
 
 /* --- configuration --- */
 
-static uint64_t features(struct virtio_device *v)
+static uint64_t features_if(bool ro)
 {
-        bool ro = disk_readonly(blk_of(v)->disk);
         uint64_t f = 1ull << VIRTIO_BLK_F_SIZE_MAX | 1ull << VIRTIO_BLK_F_SEG_MAX |
                      1ull << VIRTIO_BLK_F_BLK_SIZE | 1ull << VIRTIO_BLK_F_TOPOLOGY |
                      1ull << VIRTIO_BLK_F_FLUSH;
@@ -53,6 +52,20 @@ static uint64_t features(struct virtio_device *v)
         if (ro)
                 return f | 1ull << VIRTIO_BLK_F_RO;
         return f | 1ull << VIRTIO_BLK_F_DISCARD | 1ull << VIRTIO_BLK_F_WRITE_ZEROES;
+}
+
+static uint64_t features(struct virtio_device *v)
+{
+        return features_if(disk_readonly(blk_of(v)->disk));
+}
+
+/* A clone's disk is not known before. */
+static uint64_t features_of(struct virtio_device *v, const void *record)
+{
+        struct blk_record in;
+
+        memcpy(&in, record, sizeof in);
+        return features_if(in.disk.readonly);
 }
 
 #define CONFIG_BYTES offsetof(struct virtio_blk_config, max_secure_erase_sectors)
@@ -178,6 +191,7 @@ static const struct virtio_ops blk_virtio_ops = {
         .nqueues = 1,
         .queue_size_max = VIRTQ_SIZE_MAX,
         .features = features,
+        .features_of = features_of,
         .config_bytes = CONFIG_BYTES,
         .read_config = read_config,
         .process = blk_process,

@@ -12,8 +12,9 @@
         (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_DRIVER_OK |        \
          VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_FAILED)
 
-/* May a driver take just these? */
-bool virtio_acceptable(struct virtio_device *v, uint64_t features);
+/* May a driver take just these? @record: of the device that is in that record (its own part), NULL:
+ * of this one. */
+bool virtio_acceptable(struct virtio_device *v, uint64_t features, const void *record);
 /* virtq_init() with what was negotiated. */
 int virtio_make_queue(struct virtio_device *v, const struct virtq_layout *at, uint64_t features,
                       struct virtq *q, struct err *err);

@@ -78,17 +78,23 @@ static void raise_irq(struct virtio_device *v, uint32_t bit)
 
 /* --- features --- */
 
-static uint64_t offered(struct virtio_device *v)
+static uint64_t with_ours(uint64_t own)
 {
-        uint64_t own = v->ops->features ? v->ops->features(v) : 0;
-
         return own | BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_RING_F_INDIRECT_DESC) |
                BIT(VIRTIO_RING_F_EVENT_IDX);
 }
 
-bool virtio_acceptable(struct virtio_device *v, uint64_t features)
+static uint64_t offered(struct virtio_device *v)
 {
-        return !(features & ~offered(v)) && features & BIT(VIRTIO_F_VERSION_1);
+        return with_ours(v->ops->features ? v->ops->features(v) : 0);
+}
+
+bool virtio_acceptable(struct virtio_device *v, uint64_t features, const void *record)
+{
+        uint64_t all = record && v->ops->features_of ? with_ours(v->ops->features_of(v, record))
+                                                     : offered(v);
+
+        return !(features & ~all) && features & BIT(VIRTIO_F_VERSION_1);
 }
 
 bool virtio_has(const struct virtio_device *v, unsigned feature)
@@ -186,7 +192,7 @@ static void write_status(struct virtio_device *v, uint32_t value)
         }
         if (v->resetting)
                 return;
-        if (added & VIRTIO_CONFIG_S_FEATURES_OK && !virtio_acceptable(v, v->driver_features))
+        if (added & VIRTIO_CONFIG_S_FEATURES_OK && !virtio_acceptable(v, v->driver_features, NULL))
                 added &= ~(uint32_t)VIRTIO_CONFIG_S_FEATURES_OK;
         if (!((v->status | added) & VIRTIO_CONFIG_S_FEATURES_OK))
                 added &= ~(uint32_t)VIRTIO_CONFIG_S_DRIVER_OK;

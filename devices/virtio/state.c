@@ -66,16 +66,8 @@ void virtio_save(void *dev, void *record)
                 v->ops->save(v, (uint8_t *)record + sizeof r);
 }
 
-/* What a device offers may depend on what it has restored: a disk is read-only by its record. */
-static int check_features(struct virtio_device *v, const struct virtio_record *r, struct err *err)
-{
-        if (r->status & VIRTIO_CONFIG_S_FEATURES_OK && !virtio_acceptable(v, r->driver_features))
-                return err_input(err, "%s: features 0x%llx cannot have been accepted", v->ops->name,
-                                 (unsigned long long)r->driver_features);
-        return 0;
-}
-
-static int check_registers(struct virtio_device *v, const struct virtio_record *r, struct err *err)
+static int check_registers(struct virtio_device *v, const struct virtio_record *r, const void *own,
+                           struct err *err)
 {
         const char *name = v->ops->name;
         bool features_ok = r->status & VIRTIO_CONFIG_S_FEATURES_OK;
@@ -90,6 +82,9 @@ static int check_registers(struct virtio_device *v, const struct virtio_record *
                 return err_input(err, "%s: status 0x%x cannot be", name, r->status);
         if (r->isr & ~(uint32_t)(VIRTIO_MMIO_INT_VRING | VIRTIO_MMIO_INT_CONFIG))
                 return err_input(err, "%s: reserved bits in interrupt status 0x%x", name, r->isr);
+        if (features_ok && !virtio_acceptable(v, r->driver_features, own))
+                return err_input(err, "%s: features 0x%llx cannot have been accepted", name,
+                                 (unsigned long long)r->driver_features);
         return 0;
 }
 
@@ -184,13 +179,11 @@ int virtio_restore(void *dev, const void *record, uint32_t version, struct err *
         int ret;
 
         memcpy(&r, record, sizeof r);
-        ret = check_registers(v, &r, err);
+        ret = check_registers(v, &r, (const uint8_t *)record + sizeof r, err);
         if (ret == 0)
                 ret = restore_queues(v, &r, queues, err);
         if (ret == 0 && v->ops->restore)
                 ret = v->ops->restore(v, (const uint8_t *)record + sizeof r, err);
-        if (ret == 0)
-                ret = check_features(v, &r, err);
         if (ret < 0)
                 return ret;
         apply(v, &r, queues);

@@ -41,6 +41,9 @@ struct virtio_ops {
         /* Features besides those of the transport (VERSION_1, INDIRECT_DESC, EVENT_IDX). Any
          * thread; does not change after create and restore. NULL: none. */
         uint64_t (*features)(struct virtio_device *v);
+        /* The same when it is going to be restored from @record, its own part, which has not been
+         * checked. NULL: features(), which no saved state changes. */
+        uint64_t (*features_of)(struct virtio_device *v, const void *record);
         /* Device configuration space: any thread, under the transport's lock. @len is 1, 2, 4 or 8,
          * any offset and alignment; beyond the end reads are zeros, and writes nothing. write: NULL
          * when nothing there can be written. */

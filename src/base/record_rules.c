@@ -55,7 +55,7 @@ const struct record_rule record_rules[] = {
         FIXED(RECORD_DEV_PM, "pm", 8, 1),
         FIXED(RECORD_DEV_DOORBELL, "doorbell", 8, 1),
         FIXED(RECORD_DEV_VMGENID, "vmgenid", 16, 1),
-        FIXED(RECORD_DEV_VIRTIO_BLK, "virtio-blk", 448, 8),
+        FIXED(RECORD_DEV_VIRTIO_BLK, "virtio-blk", 1472, 8),
         FIXED(RECORD_DEV_VIRTIO_RNG, "virtio-rng", 1456, 1),
         FIXED(RECORD_DEV_VIRTIO_CONSOLE, "virtio-console", 368, 1),
         {.kind = RECORD_END},

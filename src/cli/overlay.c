@@ -22,10 +22,11 @@ static const char usage[] = "usage: ramet overlay export OVERLAY IMAGE [--force]
 
 static const char about[] =
         "\n"
-        "Overlays are files of 'ramet run --overlay DIR', DIR/NAME.DISK.N.overlay: what machine\n"
-        "NAME wrote to its disk DISK (vda, vdb, ...) after a fork; N counts. Each stands on the\n"
-        "one below it and, at the bottom, the image; all of them must still be there.\n"
-        "Overlays that are kept in memory, as they are without --overlay, die with their machine.\n"
+        "Overlays are files of 'ramet run --overlay DIR', DIR/NAME.DISK.N.overlay: the N-th of\n"
+        "machine NAME and its disk DISK (vda, vdb, ...). Each stands on the one below it and, at\n"
+        "the bottom, the image; all of them must still be there. An overlay in memory, which is\n"
+        "what a machine has without --overlay, is gone with the machine. When a machine was\n"
+        "killed, its overlays have what its guest had flushed.\n"
         "\n"
         "  export   make a plain image of what the machine saw\n"
         "  info     say what an overlay is, what is below it, and whether the image has changed\n"

@@ -243,6 +243,15 @@ static int make_overlay(struct disk *disk, const struct disk_image *image,
         return ret ? err_prefix(err, ret, "%s", disk->name) : 0;
 }
 
+/* The next one was not needed: its file is as it was given, for the next freeze. */
+static void withdraw_next(struct disk *disk)
+{
+        if (disk->next && !disk->next->memory) {
+                overlay_withdraw(disk->next, &disk->given_fd, &disk->given_ro_fd);
+                disk->next = NULL;
+        }
+}
+
 int disk_freeze_prepare(struct disk *disk, struct err *err)
 {
         unsigned total = 1 + disk->noverlays + 1; /* with image and next */
@@ -274,6 +283,7 @@ void disk_save(const struct disk *disk, struct disk_record *record)
                 .layers = 1 + below + (disk->own && stacks(disk)),
                 .readonly = disk->readonly,
         };
+        memcpy(record->name, disk->name, sizeof record->name);
 }
 
 static void use_merged(struct disk *disk)
@@ -309,6 +319,7 @@ int disk_freeze_publish(struct disk *disk, struct err *err)
         if (disk->flush.now) /* it works with live overlays, which are to be frozen */
                 loop_io_settle(disk->loop);
         close_retired(disk);
+        withdraw_next(disk);
         for (unsigned i = 0; !ret && i < frozen(disk); i++)
                 ret = overlay_seal(disk->overlays[i], err);
         if (ret || !disk->own)
@@ -323,6 +334,7 @@ int disk_freeze_publish(struct disk *disk, struct err *err)
 
 void disk_freeze_cancel(struct disk *disk)
 {
+        withdraw_next(disk);
         overlay_close(disk->merged);
         disk->merged = NULL;
 }
@@ -352,8 +364,14 @@ struct restoring {
 static int check_record(const struct disk *disk, const struct disk_record *record, unsigned n,
                         struct err *err)
 {
-        if (!n || n >= DISK_LAYERS_MAX || record->layers != n || record->readonly > 1 ||
-            !record->bytes || record->bytes % DISK_SECTOR || record->bytes > OVERLAY_DISK_MAX)
+        size_t len = strnlen(record->name, sizeof record->name);
+
+        for (size_t i = len; i < sizeof record->name; i++)
+                if (record->name[i])
+                        len = sizeof record->name;
+        if (len == sizeof record->name || !n || n >= DISK_LAYERS_MAX || record->layers != n ||
+            record->readonly > 1 || !record->bytes || record->bytes % DISK_SECTOR ||
+            record->bytes > OVERLAY_DISK_MAX)
                 return err_input(err, "%s: a saved disk that makes no sense", disk->name);
         if (disk->bytes && record->bytes != disk->bytes)
                 return err_input(err, "%s: a saved disk of another size", disk->name);
@@ -385,8 +403,8 @@ static int duplicate(const struct disk *disk, int fd, int *out, struct err *err)
         return *out < 0 ? err_host(err, errno, "%s: %s", disk->name, strerror(errno)) : 0;
 }
 
-static int restore_image(struct disk *disk, struct restoring *r, int fd, uint64_t expected,
-                         struct err *err)
+static int restore_image(struct disk *disk, struct restoring *r, int fd,
+                         const struct disk_record *record, struct err *err)
 {
         int flags = fcntl(fd, F_GETFL), seals = fcntl(fd, F_GET_SEALS), ret;
 
@@ -395,17 +413,18 @@ static int restore_image(struct disk *disk, struct restoring *r, int fd, uint64_
                 return err_input(err, "%s: the image of a saved disk is open for writing",
                                  disk->name);
         ret = look_at_image(disk, fd, &r->image, err);
-        if (!ret && r->image.info.disk_bytes != expected)
+        memcpy(r->image.info.image, record->name, sizeof r->image.info.image);
+        if (!ret && r->image.info.disk_bytes != record->bytes)
                 ret = err_input(err, "%s: the image has %llu bytes now, and had %llu", disk->name,
                                 (unsigned long long)r->image.info.disk_bytes,
-                                (unsigned long long)expected);
+                                (unsigned long long)record->bytes);
         return ret ? ret : duplicate(disk, fd, &r->image_fd, err);
 }
 
 static int restore_layers(struct disk *disk, struct restoring *r, const struct disk_record *record,
                           const int *fds, struct err *err)
 {
-        int ret = r->keep ? 0 : restore_image(disk, r, fds[0], record->bytes, err);
+        int ret = r->keep ? 0 : restore_image(disk, r, fds[0], record, err);
 
         for (; !ret && r->n + 1 < record->layers; r->n++) {
                 int fd;
@@ -473,6 +492,7 @@ int disk_restore(struct disk *disk, const struct disk_record *record, const int 
                 return ret;
         }
         restore_commit(disk, &r);
+        memcpy(disk->name, record->name, sizeof disk->name);
         disk->bytes = record->bytes;
         disk->readonly |= record->readonly;
         if (!disk->own)

@@ -30,13 +30,17 @@
 #define DISK_LAYERS_MAX                                                                            \
         16 /* with image and top; a freeze merges overlays when there would be more */
 
+#define DISK_NAME_MAX 1024 /* with the NUL; what is longer is cut */
+
 struct disk;
 
 struct disk_options {
         int image_fd, image_ro_fd;     /* see struct device_disk; the disk's from now on */
         int overlay_fd, overlay_ro_fd; /* the same; best a file of overlay_create_file() */
         bool readonly;
-        const char *name; /* of the image, for messages and for the overlays' headers; copied */
+        /* Of the image, for messages and for the overlays' headers: its path. Copied. NULL: a
+         * clone's comes with the record. */
+        const char *name;
 };
 
 /* Open a disk whose image is at its bottom, or (image_fd -1) an empty one that disk_restore() makes
@@ -87,8 +91,9 @@ void disk_submit(struct disk *disk, struct disk_request *request);
 /* What is saved of a disk besides its files; fixed length, part of the device's record. */
 struct disk_record {
         uint64_t bytes;
-        uint32_t layers;   /* files: the image, then overlays from the bottom up */
-        uint32_t readonly; /* 0 or 1 */
+        uint32_t layers;          /* files: the image, then overlays from the bottom up */
+        uint32_t readonly;        /* 0 or 1 */
+        char name[DISK_NAME_MAX]; /* the image's, NUL-terminated, then zeros */
 };
 
 /* The file for the overlay that the next freeze makes; taken. Without one it is in memory. One that

@@ -9,6 +9,8 @@
 #include "io/disk.h"
 #include "io/overlay.h"
 
+_Static_assert(DISK_NAME_MAX == OVERLAY_PATH_MAX, "headers of overlays have it");
+
 struct job;
 
 /* One round of flushes: all that were asked for when it began end with it. */
@@ -29,7 +31,7 @@ struct disk {
         struct loop *loop;
         uint64_t bytes; /* 0: not known yet */
         bool readonly;
-        char name[OVERLAY_PATH_MAX];
+        char name[DISK_NAME_MAX];
 
         /* The stack. */
         int image_fd;    /* written; -1 once something is above it, and in clones */

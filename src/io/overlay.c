@@ -217,6 +217,18 @@ void overlay_close(struct overlay *o)
         destroy(o);
 }
 
+void overlay_withdraw(struct overlay *o, int *fd, int *ro_fd)
+{
+        *fd = *ro_fd = -1;
+        if (!o->memory && !overlay_unbegin(o->fd, o->info.name)) {
+                (void)flock(o->fd, LOCK_UN);
+                *fd = o->fd;
+                *ro_fd = o->ro_fd;
+                o->fd = o->ro_fd = -1;
+        }
+        destroy(o);
+}
+
 /* --- bits --- */
 
 /* The first sector from @from on, before @end, whose bit is @set; else @end. A word at a time. */

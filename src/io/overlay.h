@@ -119,6 +119,11 @@ int overlay_pass_fd(const struct overlay *o);
 bool overlay_is_image(const struct overlay_id *id); /* all zero */
 uint64_t overlay_bitmap_bytes(uint64_t disk_bytes); /* a multiple of OVERLAY_PAGE */
 
+/* A live one that nothing was written to is not needed: its file has nothing but a name again, and
+ * is given back in *fd and *ro_fd. It is gone after this; -1 for one in memory, or when this fails.
+ */
+void overlay_withdraw(struct overlay *o, int *fd, int *ro_fd);
+
 /* Whether @sector is here; and *n, from 1 to @max, for how many sectors from there on that is the
  * same. All of [sector, sector + max) is inside the disk, @max is not 0. */
 bool overlay_has(const struct overlay *o, uint64_t sector, uint64_t max, uint64_t *n);

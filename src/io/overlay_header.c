@@ -245,6 +245,16 @@ int overlay_begin(int fd, bool memory, const struct overlay_info *info, struct o
         return ret;
 }
 
+int overlay_unbegin(int fd, const char *name)
+{
+        struct overlay_info info = {0};
+
+        strcpy(info.name, name);
+        if (ftruncate(fd, OVERLAY_HEADER_BYTES))
+                return -errno;
+        return write_header(fd, &info, false, NULL);
+}
+
 int overlay_set_parent(struct overlay *o, const struct overlay_info *info, struct err *err)
 {
         struct overlay_info own = *info;

@@ -10,4 +10,7 @@
 int overlay_begin(int fd, bool memory, const struct overlay_info *info, struct overlay_info *made,
                   struct err *err);
 
+/* The opposite: it has a name only. 0 or -errno. */
+int overlay_unbegin(int fd, const char *name);
+
 #endif

@@ -243,6 +243,7 @@ void disks_tell(const struct disk_set *set, const struct ramet_vm_options *o,
         for (unsigned i = 0; set && i < set->n; i++) {
                 struct message_disk *to = &m->disks[i];
                 struct ramet_disk d;
+                char *path;
 
                 if (element(o, i, &d, &ignored)) /* it was read before */
                         return;
@@ -250,6 +251,9 @@ void disks_tell(const struct disk_set *set, const struct ramet_vm_options *o,
                 to->bandwidth_max = d.bandwidth_max;
                 to->readonly = d.readonly;
                 stpcpy(to->serial, d.serial ?: "");
-                stpcpy(to->name, d.path ?: "disk");
+                /* overlays name it, and are looked at from anywhere */
+                path = d.path ? realpath(d.path, NULL) : NULL;
+                stpcpy(to->name, path ?: d.path ?: "disk");
+                free(path);
         }
 }

@@ -235,7 +235,7 @@ static inline void machine_freeze(struct machine *m, struct frozen *f)
 
 static inline void machine_spawn(struct machine *m, struct rig *rig, const struct frozen *f)
 {
-        struct disk_options options = {.name = "image", .image_fd = -1, .image_ro_fd = -1};
+        struct disk_options options = {.image_fd = -1, .image_ro_fd = -1};
         struct err err = {0};
 
         *m = (struct machine){.rig = rig, .bytes = f->record.bytes};

@@ -218,6 +218,38 @@ static void offered_at_the_barrier(void **state)
         free(data);
 }
 
+/* A clone's driver has been told that the disk is read-only before the clone had one. */
+static void readonly_disk(void **state)
+{
+        uint8_t data[512] = {0};
+        struct bfake parent, clone;
+        struct err err = {0};
+        struct frozen z;
+
+        bfake_machine(&parent, true);
+        parent.disk.readonly = true;
+        bfake_create(&parent);
+        vfake_start(&parent.v, VFAKE_ALL, BLK_QUEUE);
+        assert_true(parent.v.features & 1u << VIRTIO_BLK_F_RO);
+        freeze(&parent, &z);
+        thaw(&parent);
+        spawn(&clone, &parent, &z);
+        thaw(&clone);
+        assert_true(vfake_offered(&clone.v) & 1u << VIRTIO_BLK_F_RO);
+        assert_int_equal(bfake_write(&clone, 0, data, 512), IOERR);
+        bfake_check(&clone);
+        bfake_fini(&clone);
+
+        /* and it cannot have taken what such a disk does not offer */
+        bfake_machine(&clone, false);
+        bfake_create(&clone);
+        ((struct virtio_record *)(void *)z.record)->driver_features |= 1u << VIRTIO_BLK_F_DISCARD;
+        assert_int_equal(try_restore(&clone, &z, &err), -EINVAL);
+        bfake_fini(&clone);
+        bfake_fini(&parent);
+        frozen_fini(&z);
+}
+
 static void cancelled(void **state)
 {
         const struct device_ops *ops = &virtio_blk_ops;
@@ -520,12 +552,19 @@ static void records_that_are_refused(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(clones_diverge),           cmocka_unit_test(reset_to_template),
-                cmocka_unit_test(offered_at_the_barrier),   cmocka_unit_test(cancelled),
-                cmocka_unit_test(quiesce_in_flight),        cmocka_unit_test(reset_in_flight),
-                cmocka_unit_test(destroyed_in_flight),      cmocka_unit_test(with_threads),
-                cmocka_unit_test(limit_of_requests),        cmocka_unit_test(limit_of_bytes),
-                cmocka_unit_test(limits_in_clones),         cmocka_unit_test(golden),
+                cmocka_unit_test(clones_diverge),
+                cmocka_unit_test(reset_to_template),
+                cmocka_unit_test(offered_at_the_barrier),
+                cmocka_unit_test(cancelled),
+                cmocka_unit_test(readonly_disk),
+                cmocka_unit_test(quiesce_in_flight),
+                cmocka_unit_test(reset_in_flight),
+                cmocka_unit_test(destroyed_in_flight),
+                cmocka_unit_test(with_threads),
+                cmocka_unit_test(limit_of_requests),
+                cmocka_unit_test(limit_of_bytes),
+                cmocka_unit_test(limits_in_clones),
+                cmocka_unit_test(golden),
                 cmocka_unit_test(records_that_are_refused),
         };
 
