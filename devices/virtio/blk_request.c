@@ -92,7 +92,7 @@ static void push(struct blk_request *r, struct err *err)
 /* Inside a section. */
 static void push_complete(struct blk *b)
 {
-        struct err err = {0};
+        struct err err;
         bool any = b->first;
 
         while (b->first) {
@@ -157,17 +157,26 @@ static int map_chunk(struct blk_request *r, uint64_t *len, unsigned *niov)
         return 0;
 }
 
+static bool is_over(const struct blk_request *r)
+{
+        return r->range == r->nranges && r->pos == r->len && !r->sync;
+}
+
 /* Start what comes next, or complete the request when there is nothing more; inside a section. */
 static void step(struct blk_request *r)
 {
         struct blk *b = r->blk;
         struct disk_request *d = &r->disk;
 
+        if (is_over(r)) {
+                complete(r, VIRTIO_BLK_S_OK);
+                return;
+        }
         *d = (struct disk_request){.op = r->op, .landed = landed, .done = done};
         if (r->range < r->nranges) {
                 d->offset = r->ranges[r->range].offset;
                 d->len = r->ranges[r->range].len;
-        } else if (moves_data(r->op) && r->pos < r->len) {
+        } else if (r->pos < r->len) {
                 d->offset = r->offset + r->pos;
                 if (map_chunk(r, &d->len, &d->niov) < 0) {
                         complete(r, VIRTIO_BLK_S_IOERR);
@@ -175,14 +184,30 @@ static void step(struct blk_request *r)
                 }
                 d->iov = r->iov;
                 r->loan = guest_access_lend(mem_of(b));
-        } else if (r->sync) {
+        } else {
                 r->sync = false;
                 d->op = DISK_FLUSH;
-        } else {
-                complete(r, VIRTIO_BLK_S_OK);
-                return;
         }
         disk_submit(b->disk, d);
+}
+
+/* Sections of their own: most that are done need none, and are pushed by another. */
+static void next_step(struct blk_request *r)
+{
+        struct guest_access *a = mem_of(r->blk);
+
+        guest_access_begin(a);
+        step(r);
+        guest_access_end(a);
+}
+
+static void push_all(struct blk *b)
+{
+        struct guest_access *a = mem_of(b);
+
+        guest_access_begin(a);
+        push_complete(b);
+        guest_access_end(a);
 }
 
 static void done(struct disk_request *d)
@@ -199,14 +224,14 @@ static void done(struct disk_request *d)
                 r->range++;
         if (d->op == DISK_READ && d->result == 0)
                 r->filled = r->pos;
-        guest_access_begin(mem_of(b));
         if (d->result < 0 || b->v.broken)
                 complete(r, VIRTIO_BLK_S_IOERR);
+        else if (is_over(r))
+                complete(r, VIRTIO_BLK_S_OK);
         else
-                step(r);
+                next_step(r);
         if (b->landed == 0)
-                push_complete(b);
-        guest_access_end(mem_of(b));
+                push_all(b);
 }
 
 /* --- what the guest asks for --- */
@@ -385,7 +410,7 @@ static void begin(struct blk *b, struct blk_request *r)
 /* Take a chain into @r. False: there is none, or none any more. */
 static bool pop(struct blk *b, struct blk_request *r)
 {
-        struct err err = {0};
+        struct err err;
         int n = virtq_pop(&b->v.queues[0], mem_of(b), &r->chain, &err);
 
         if (n < 0) {
