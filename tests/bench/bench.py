@@ -3,7 +3,7 @@
 """Ramet's figures, each beside its floor: a bare program that makes the least calls for the same
 thing, measured in turn with it, in the same run. Ratios carry over to other machines, times do not.
 
-What each figure is stands in forks.py and memory.py, the calls of a floor in floor/*.c.
+What each figure is stands in forks.py, memory.py and block.py, the calls of a floor in floor/*.c.
 """
 import argparse
 import fnmatch
@@ -11,10 +11,11 @@ import json
 import statistics
 import sys
 
+import block
 import forks
 import memory
 
-MODULES = (forks, memory)
+MODULES = (forks, memory, block)
 
 
 def p99(values):

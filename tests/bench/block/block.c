@@ -9,8 +9,8 @@
  * block MODE FILE N: N requests to FILE; each is timed from before the driver builds it until it
  *     has seen it in the used ring. MODE is rand-qd1, rand-qd32, seq or seq-write.
  * block quiesce FILE N [DEPTH]: N times, quiesce() with DEPTH 4 KiB reads just begun.
- * block restore FILE N: a disk that was written is frozen; N times, a device that was made without
- *     a disk takes its files and its state.
+ * block restore FILE N: N times, a device that was made without a disk takes the files and the
+ *     state of one that has an image and an overlay, 32 of its blocks written.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -36,7 +36,8 @@
 #define DESC       0x10000u
 #define AVAIL      0x12000u
 #define USED       0x13000u
-#define SLOTS      0x20000u /* a page for each request: indirect table, header, status */
+#define SLOTS      0x20000u /* for each request: indirect table, header, status */
+#define SLOT       192u
 #define BUFFERS    0x1000000u
 
 struct machine {
@@ -214,8 +215,8 @@ static void *at(struct machine *m, uint32_t gpa)
 /* Build the request of @slot and make it available. */
 static void queue(struct machine *m, unsigned slot, uint32_t type, uint64_t sector, uint32_t len)
 {
-        uint32_t page = SLOTS + slot * 4096, header = page + 64, status = page + 128;
-        struct vring_desc *table = at(m, page), *desc = at(m, DESC);
+        uint32_t table_at = SLOTS + slot * SLOT, header = table_at + 64, status = table_at + 128;
+        struct vring_desc *table = at(m, table_at), *desc = at(m, DESC);
         struct virtio_blk_outhdr *h = at(m, header);
         uint16_t *avail = at(m, AVAIL);
 
@@ -223,10 +224,10 @@ static void queue(struct machine *m, unsigned slot, uint32_t type, uint64_t sect
         *(uint8_t *)at(m, status) = 0xff;
         table[0] = (struct vring_desc){header, sizeof *h, VRING_DESC_F_NEXT, 1};
         table[1] = (struct vring_desc){
-                BUFFERS + slot * 131072, len,
+                BUFFERS + slot * len, len,
                 VRING_DESC_F_NEXT | (type == VIRTIO_BLK_T_IN ? VRING_DESC_F_WRITE : 0), 2};
         table[2] = (struct vring_desc){status, 1, VRING_DESC_F_WRITE, 0};
-        desc[slot] = (struct vring_desc){page, 48, VRING_DESC_F_INDIRECT, 0};
+        desc[slot] = (struct vring_desc){table_at, 48, VRING_DESC_F_INDIRECT, 0};
         avail[2 + m->avail % QUEUE_SIZE] = (uint16_t)slot;
         m->avail++;
 }
@@ -253,7 +254,7 @@ static int next_used(struct machine *m)
         if (__atomic_load_n(idx, __ATOMIC_ACQUIRE) == m->seen)
                 return -1;
         slot = ring[m->seen++ % QUEUE_SIZE].id;
-        if (*(uint8_t *)at(m, SLOTS + slot * 4096 + 128) != VIRTIO_BLK_S_OK)
+        if (*(uint8_t *)at(m, SLOTS + slot * SLOT + 128) != VIRTIO_BLK_S_OK)
                 die("a request failed");
         return (int)slot;
 }
@@ -340,21 +341,44 @@ static void quiesce(const char *path, uint64_t n, unsigned depth)
         machine_fini(&m);
 }
 
+static void freeze(struct machine *m, uint8_t *record, struct device_files *files)
+{
+        files->n = 0;
+        virtio_blk_ops.quiesce(m->dev);
+        if (virtio_blk_ops.freeze_prepare(m->dev, &err) < 0)
+                die("freeze_prepare");
+        virtio_blk_ops.save(m->dev, record);
+        virtio_blk_ops.freeze(m->dev);
+        if (virtio_blk_ops.freeze_publish(m->dev, files, &err) < 0)
+                die("freeze_publish");
+        virtio_blk_ops.resume(m->dev);
+}
+
+static void write_some(struct machine *m)
+{
+        uint16_t from = m->avail;
+
+        for (unsigned slot = 0; slot < DEPTH_MAX; slot++)
+                queue(m, slot, VIRTIO_BLK_T_OUT, slot * 5000, 4096);
+        kick(m, from);
+        for (unsigned left = DEPTH_MAX; left > 0; left--) {
+                wait_used(m);
+                next_used(m);
+        }
+}
+
+/* The image, and the overlay of what was written between two freezes. */
 static void restore(const char *path, uint64_t n)
 {
         static struct machine m, clone;
-        struct device_files files = {0};
+        static struct device_files files;
         uint8_t *record = calloc(1, virtio_blk_ops.record_length);
 
         machine_init(&m, path);
         driver_init(&m);
-        virtio_blk_ops.quiesce(m.dev);
-        if (virtio_blk_ops.freeze_prepare(m.dev, &err) < 0)
-                die("freeze_prepare");
-        virtio_blk_ops.save(m.dev, record);
-        virtio_blk_ops.freeze(m.dev);
-        if (virtio_blk_ops.freeze_publish(m.dev, &files, &err) < 0)
-                die("freeze_publish");
+        freeze(&m, record, &files);
+        write_some(&m);
+        freeze(&m, record, &files);
         for (uint64_t i = 0; i < n; i++) {
                 uint64_t start;
 
@@ -364,7 +388,6 @@ static void restore(const char *path, uint64_t n)
                     virtio_blk_ops.restore(clone.dev, record, virtio_blk_ops.record_version, &err) <
                             0)
                         die("restore");
-                virtio_blk_ops.resume(clone.dev);
                 printf("%llu\n", (unsigned long long)(now_ns() - start));
                 machine_fini(&clone);
         }

@@ -12,8 +12,11 @@
  *     seq          128 KiB reads, one after the other
  *     seq-write    128 KiB writes, one after the other
  *
- * block overlay N: memfd_create, a reopening of it for reading, ftruncate, F_ADD_SEALS of the one
- *     before, and closing both: what a fork of a disk that was written cannot do without.
+ * block drain FILE N DEPTH: N times, DEPTH 4 KiB reads at once, from their submission until all of
+ *     them have come to an end.
+ *
+ * block layers FILE N: N times, what a clone cannot do without to have a disk of an image and one
+ *     layer: dup of both, memfd_create, ftruncate, one pwrite of a page, open for reading.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -78,6 +81,22 @@ static void prepare(struct bench *b, unsigned slot)
         io_uring_sqe_set_data64(sqe, slot);
 }
 
+static void bench_open(struct bench *b, const char *path, unsigned depth, uint64_t block)
+{
+        struct stat st;
+
+        *b = (struct bench){.block = block};
+        b->fd = (int)check(open(path, O_RDWR | O_CLOEXEC), path);
+        check(fstat(b->fd, &st), "fstat");
+        b->blocks = (uint64_t)st.st_size / block;
+        b->buffers = mmap(NULL, depth * block, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+        check(b->buffers == MAP_FAILED ? -1 : 0, "mmap");
+        check(io_uring_queue_init(64, &b->ring,
+                                  IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN),
+              "io_uring_queue_init");
+}
+
 static void requests(const char *path, uint64_t n, unsigned depth, uint64_t block, int sequential,
                      int write)
 {
@@ -85,18 +104,10 @@ static void requests(const char *path, uint64_t n, unsigned depth, uint64_t bloc
         uint64_t *took = calloc(n, sizeof *took), left = n, seen = 0, start;
         unsigned idle[DEPTH_MAX], nidle = depth;
         struct io_uring_cqe *cqe;
-        struct stat st;
 
-        b = (struct bench){.block = block, .sequential = sequential, .write = write};
-        b.fd = (int)check(open(path, O_RDWR | O_CLOEXEC), path);
-        check(fstat(b.fd, &st), "fstat");
-        b.blocks = (uint64_t)st.st_size / block;
-        b.buffers = mmap(NULL, depth * block, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-        check(b.buffers == MAP_FAILED ? -1 : 0, "mmap");
-        check(io_uring_queue_init(64, &b.ring,
-                                  IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN),
-              "io_uring_queue_init");
+        bench_open(&b, path, depth, block);
+        b.sequential = sequential;
+        b.write = write;
         for (unsigned i = 0; i < depth; i++)
                 idle[i] = i;
         while (seen < n) {
@@ -119,31 +130,54 @@ static void requests(const char *path, uint64_t n, unsigned depth, uint64_t bloc
         }
         for (uint64_t i = 0; i < n; i++)
                 printf("%llu\n", (unsigned long long)took[i]);
-        io_uring_queue_exit(&b.ring);
-        close(b.fd);
+        free(took);
 }
 
-static void overlays(uint64_t n)
+/* As many as @depth at once, and then until the last of them has come to its end. */
+static void drain(const char *path, uint64_t n, unsigned depth)
 {
-        int below = (int)check(memfd_create("floor", MFD_CLOEXEC | MFD_ALLOW_SEALING), "memfd");
+        static struct bench b;
+        struct io_uring_cqe *cqe;
 
-        check(ftruncate(below, 1 << 30), "ftruncate");
+        bench_open(&b, path, depth, 4096);
+        for (uint64_t i = 0; i < n; i++) {
+                uint64_t start;
+
+                for (unsigned slot = 0; slot < depth; slot++)
+                        prepare(&b, slot);
+                start = now_ns();
+                for (unsigned left = depth; left > 0;) {
+                        check(io_uring_submit_and_wait(&b.ring, 1), "io_uring_submit_and_wait");
+                        for (; io_uring_peek_cqe(&b.ring, &cqe) == 0; left--)
+                                io_uring_cqe_seen(&b.ring, cqe);
+                }
+                printf("%llu\n", (unsigned long long)(now_ns() - start));
+        }
+}
+
+static void layers(const char *path, uint64_t n)
+{
+        int image = (int)check(open(path, O_RDONLY | O_CLOEXEC), path);
+        int below = (int)check(memfd_create("floor", MFD_CLOEXEC), "memfd_create");
+        uint8_t header[4096] = {0};
+
         for (uint64_t i = 0; i < n; i++) {
                 uint64_t start = now_ns();
+                int first = (int)check(dup(image), "dup"), second = (int)check(dup(below), "dup");
                 int fd = (int)check(memfd_create("floor", MFD_CLOEXEC | MFD_ALLOW_SEALING),
                                     "memfd_create");
-                char path[64];
+                char name[64];
                 int ro;
 
-                snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-                ro = (int)check(open(path, O_RDONLY | O_CLOEXEC), path);
                 check(ftruncate(fd, 1 << 30), "ftruncate");
-                check(fcntl(below, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW),
-                      "F_ADD_SEALS");
-                close(ro);
-                close(below);
+                check(pwrite(fd, header, sizeof header, 0), "pwrite");
+                snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+                ro = (int)check(open(name, O_RDONLY | O_CLOEXEC), name);
                 printf("%llu\n", (unsigned long long)(now_ns() - start));
-                below = fd;
+                close(first);
+                close(second);
+                close(fd);
+                close(ro);
         }
 }
 
@@ -151,8 +185,11 @@ int main(int argc, char **argv)
 {
         const char *mode = argc > 1 ? argv[1] : "";
 
-        if (argc == 3 && !strcmp(mode, "overlay"))
-                overlays(strtoull(argv[2], NULL, 0));
+        if (argc == 5 && !strcmp(mode, "drain"))
+                drain(argv[2], strtoull(argv[3], NULL, 0),
+                      (unsigned)atoi(argv[4]) % (DEPTH_MAX + 1));
+        else if (argc == 4 && !strcmp(mode, "layers"))
+                layers(argv[2], strtoull(argv[3], NULL, 0));
         else if (argc == 4 && !strcmp(mode, "rand-qd1"))
                 requests(argv[2], strtoull(argv[3], NULL, 0), 1, 4096, 0, 0);
         else if (argc == 4 && !strcmp(mode, "rand-qd32"))
