@@ -30,6 +30,11 @@ BAD_VALUES = [
     ('--debug-exit', '0', 'from 1 to 65535'), ('--debug-exit', '0x10000', 'from 1 to 65535'),
     ('--flat', 'here', 'address'), ('--flat', '0x1000,8', '16'), ('--seccomp', 'maybe', 'on, log or off'),
     ('--hugepages', 'big', 'auto, on or off'), ('--cow', 'foo', 'private, trap or rom'), ('--kernel', '', 'path'),
+    ('--disk', 'disk.img', 'path=FILE'), ('--disk', 'serial=1', 'no path=FILE'), ('--disk', 'path=', 'a file'),
+    ('--disk', 'path=a,path=b', 'twice'), ('--disk', 'path=a,format=raw', 'no such key'),
+    ('--disk', 'path=a,readonly=yes', 'off or on'), ('--disk', 'path=a,serial=123456789012345678901', '1 to 20'),
+    ('--disk', 'path=a,iops=0', 'from 1'), ('--disk', 'path=a,bandwidth=1K', 'at least 4 KiB'),
+    ('--virtio', 'pci', 'acpi or cmdline'), ('--console', 'virtio:tape', 'after virtio:'), ('--overlay', '', 'path'),
 ]
 
 
@@ -52,6 +57,17 @@ def no_kernel():
 @case
 def fork_at_without_fork():
     expect_error(run('--kernel', 'k', '--fork-at', 'signal'), INPUT, '--fork-at', '--fork N')
+
+
+@case
+def overlay_without_disk():
+    expect_error(run('--kernel', 'k', '--overlay', '.'), INPUT, '--overlay', '--disk')
+
+
+@case
+def nine_disks():
+    disks = [word for n in range(9) for word in ('--disk', f'path=d{n}')]
+    expect_error(run('--kernel', 'k', *disks), INPUT, 'path=d8', 'at most 8 disks')
 
 
 @case
@@ -79,6 +95,7 @@ def no_such_machine(command):
 # --- configuration ---
 
 @cases_for([('{"cpus": 0}', 'cpus'), ('{"kernle": "k"}', 'kernle'), ('{"cpus": "2"}', 'cpus'), ('[]', 'object'),
+            ('{"disk": [{"path": "a", "size": 1}]}', 'size='), ('{"disk": "path=a"}', 'array'), ('{"rng": 1}', 'true'),
             ('{', ':1:'), ('{"cpus": 1, "cpus": 2}', 'JSON'), ('', 'JSON')])
 def bad_config(pair):
     text, word = pair
