@@ -713,9 +713,10 @@ void vm_destroy(struct vm *vm, unsigned linger_ms)
 {
         if (!vm)
                 return;
-        end_vcpus(vm);
+        /* First, since a vCPU that stops the machine waits for I/O that only this thread ends. */
         machine_devices_quiesce(vm);
         loop_io_drain(vm->options.loop);
+        end_vcpus(vm);
         loop_remove(vm->kick_timer);
         loop_remove(vm->cow_timer);
         loop_set_wake(vm->options.loop, NULL, NULL);

@@ -154,7 +154,7 @@ static int set_up(void **state)
         (void)state;
         rig_cow = RAMET_COW_PRIVATE;
         rig_rng = true;
-        rig_ndisks = 0;
+        rig_ndisks = 1;
         rig_tune = NULL;
         srand(7);
         return 0;
@@ -216,7 +216,9 @@ static void found_by_the_command_line(void **state)
         rig_boot(&r, "pvh.elf", "the rest", 1, MEMORY, false);
         rig_until(&r, rig_exited, 30);
         rig_free(&r);
-        assert_non_null(strstr(r.text, "virtio_mmio.device=4K@0xd0001000:5 the rest"));
+        assert_non_null(strstr(
+                r.text,
+                "virtio_mmio.device=4K@0xd0001000:5 virtio_mmio.device=4K@0xd0002000:6 the rest"));
 }
 
 /* --- forks --- */
@@ -496,12 +498,13 @@ static void a_shell_without_them_is_refused(void **state)
         (void)state;
         boot(&parent, 1, "");
         rig_rng = false;
+        rig_ndisks = 0;
         rig_shell(&clone.rig, 1, MEMORY);
         t = freeze(&parent);
         assert_int_equal(vm_adopt(clone.rig.vm, t, &files, 1, 1, &err), -EINVAL);
         assert_string_equal(err.text,
                             "a shell of 1 vCPUs, 16777216 bytes of memory, 0 disks and 0 other "
-                            "virtio devices cannot adopt a template of 1, 16777216, 0 and 1");
+                            "virtio devices cannot adopt a template of 1, 16777216, 1 and 1");
         template_unref(t);
         rig_free(&clone.rig);
         rig_free(&parent.rig);
