@@ -10,7 +10,7 @@ from tap import case, expect, expect_in, main, ramet, skip
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / 'docs' / 'ramet.1'
-COMMANDS = ('run', 'demo', 'list', 'pause', 'resume', 'kill', 'fork')
+COMMANDS = ('run', 'demo', 'list', 'pause', 'resume', 'kill', 'fork', 'overlay')
 
 
 @case
