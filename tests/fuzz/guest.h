@@ -35,15 +35,21 @@ static struct guest {
 
 /* --- machine and memory --- */
 
+/* Before anything else; f.params can be changed afterwards. */
+static inline void guest_machine(void)
+{
+        if (g.ready)
+                return;
+        vfake_machine(&g.v);
+        g.v.f.mem.dirty = g.dirty;
+        g.v.f.params.virtio_console = true;
+        fcntl(g.v.f.in, F_SETFL, O_NONBLOCK);
+        g.ready = true;
+}
+
 static inline void guest_begin(const struct device_ops *ops)
 {
-        if (!g.ready) {
-                vfake_machine(&g.v);
-                g.v.f.mem.dirty = g.dirty;
-                g.v.f.params.virtio_console = true;
-                fcntl(g.v.f.in, F_SETFL, O_NONBLOCK);
-                g.ready = true;
-        }
+        guest_machine();
         fake_create(&g.v.f, ops);
         memset(g.avail, 0, sizeof g.avail);
         memset(g.at, 0, sizeof g.at);
@@ -322,6 +328,32 @@ static inline void guest_save_restore(void)
         g.v.f.ops->save(g.v.f.dev, b);
         assert_memory_equal(a, b, g.v.f.ops->record_length);
         guest_resume();
+}
+
+/* Restore the record of @length bytes, changed here and there as the input says, into the device,
+ * which is quiesced. When it is refused, nothing has happened to the device; when it is taken and
+ * @exact, the device says the same when it is saved. Returns whether it was taken. */
+static inline bool guest_restore_changed(struct input *in, uint8_t *record, bool exact)
+{
+        static uint8_t before[16384], after[sizeof before];
+        const struct device_ops *ops = g.v.f.ops;
+        uint32_t length = ops->record_length;
+        struct err err = {0};
+        int r;
+
+        assert_true(length <= sizeof before);
+        ops->save(g.v.f.dev, before);
+        for (unsigned n = take8(in) % 16; n > 0; n--) {
+                uint32_t at = take16(in) % length, len = 1u << (take8(in) & 3);
+
+                take(in, record + at, len < length - at ? len : length - at);
+        }
+        r = ops->restore(g.v.f.dev, record, ops->record_version, &err);
+        assert_true(r == 0 || (r < 0 && err.text[0]));
+        ops->save(g.v.f.dev, after);
+        if (exact)
+                assert_memory_equal(after, r ? before : record, length);
+        return r == 0;
 }
 
 /* Whatever has been done, a driver that resets the device finds it new. */

@@ -27,10 +27,6 @@
 #define FAKE_URING true
 #endif
 
-#ifndef FAKE_URING
-#define FAKE_URING true
-#endif
-
 struct fake {
         struct guest_mem mem;
         struct tlb tlb;
