@@ -15,7 +15,7 @@ from tap import (Process, case, cases_for, expect, expect_equal, expect_error, e
 from facts import (Events, alive, check_events, check_fork, child_named, children, said, wait_dead,
                    wait_for)
 
-INPUT, CLONE, KILLED = 2, 12, 14
+INPUT, HOST, CLONE, KILLED = 2, 4, 12, 14
 SECTOR, BYTES = 512, 1 << 20
 FIRST, COUNT = 16, 64  # the range that everybody knows; the machine's own range follows it
 WORDS = f'start={FIRST} count={COUNT} seed=3'
@@ -154,6 +154,24 @@ def an_overlay_file_in_a_clones_way():
     expect_equal(files(directory), ['web.1.vda.1.overlay', 'web.2.vda.1.overlay', 'web.vda.1.overlay'],
                  'overlays')
     expect_equal((directory / 'web.2.vda.1.overlay').read_text(), 'precious', 'the file in the way')
+
+
+@case
+def an_overlay_file_in_the_way_of_ramet_fork():
+    """The fork is not made, and who asked for it is told; once the file is gone it is."""
+    need_kvm()
+    image()
+    directory = overlays_dir()
+    (directory / 'web.vda.1.overlay').write_text('precious')
+    vm = start(*arguments('wfvtl', '--overlay', 'overlays'))
+    vm.wait_output('disk 0: v: ok', timeout=60)
+    expect_error(ramet('fork', 'web'), HOST, "'web'", 'web.vda.1.overlay: File exists')
+    (directory / 'web.vda.1.overlay').unlink()
+    expect_equal(ramet('fork', 'web').status, 0, 'fork')
+    expect_equal(files(directory), ['web.1.vda.1.overlay', 'web.vda.1.overlay'], 'overlays')
+    vm.signal(signal.SIGTERM)
+    vm.wait()
+    expect_no_failure(vm.stdout)
 
 
 # --- locks ---
