@@ -224,7 +224,7 @@ static void locate(const struct disk *disk, int layer, uint64_t at, bool write, 
                 io->offset = at;
                 return;
         }
-        io->fd = disk->overlays[layer]->fd;
+        io->fd = write ? disk->overlays[layer]->fd : overlay_pass_fd(disk->overlays[layer]);
         io->offset = disk->overlays[layer]->data_offset + at;
         if (write)
                 disk->overlays[layer]->touched = true;

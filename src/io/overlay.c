@@ -415,6 +415,16 @@ static int seal_memory(struct overlay *o, struct err *err)
         return 0;
 }
 
+/* A file cannot be sealed as memory can, but from now on this process cannot write it either: it is
+ * in the disks of others. Reads under way are of the descriptor that stays. */
+static void give_up_writing(struct overlay *o)
+{
+        (void)flock(o->fd, LOCK_UN);
+        close(o->fd);
+        o->fd = o->ro_fd;
+        o->ro_fd = -1;
+}
+
 int overlay_seal(struct overlay *o, struct err *err)
 {
         uint64_t *bits;
@@ -428,7 +438,7 @@ int overlay_seal(struct overlay *o, struct err *err)
         if (ret)
                 return ret;
         if (!o->memory)
-                (void)flock(o->fd, LOCK_UN);
+                give_up_writing(o);
         o->live = false;
         free(o->news);
         o->news = NULL;

@@ -80,8 +80,8 @@ _Static_assert(sizeof(struct overlay_header) == OVERLAY_HEADER_BYTES, "as the fo
 
 struct overlay {
         struct overlay_info info;
-        int fd;        /* what is read and written */
-        int ro_fd;     /* the same for reading only, -1: there is but one descriptor */
+        int fd;        /* what is written; frozen: for reading only, or a sealed memfd */
+        int ro_fd;     /* a live file, for reading only: what is read. Else -1 */
         bool live;     /* its bitmap is in private memory */
         bool memory;   /* a memfd */
         bool touched;  /* something has been, or is being, written since it was empty */
@@ -113,7 +113,7 @@ void overlay_close(struct overlay *o);
 /* Only read and check the header of a file of @size bytes. As overlay_open(). */
 int overlay_read_info(int fd, struct overlay_info *info, struct err *err);
 
-/* What is passed on of a frozen one: for reading only, or sealed. Borrowed. */
+/* What is read, and passed on of a frozen one: for reading only, or (to be) sealed. Borrowed. */
 int overlay_pass_fd(const struct overlay *o);
 
 bool overlay_is_image(const struct overlay_id *id); /* all zero */

@@ -170,6 +170,28 @@ static void names(void **state)
         rig_fini(&rig);
 }
 
+/* A frozen file is in the disks of others: this process keeps no way to write it. */
+static void frozen_file_is_not_writable(void **state)
+{
+        struct rig rig;
+        struct err err = {0};
+        struct overlay *o;
+        char path[128], byte = 0;
+        int fd, ro_fd;
+
+        rig_init(&rig, true, true, 1);
+        rig_path(&rig, path);
+        check(overlay_create_file(path, &fd, &ro_fd, &err), &err);
+        check(overlay_make(&info, fd, ro_fd, &o, &err), &err);
+        assert_int_equal(overlay_pass_fd(o), ro_fd);
+        check(overlay_seal(o, &err), &err);
+        assert_int_equal(fcntl(o->fd, F_GETFL) & O_ACCMODE, O_RDONLY);
+        assert_int_equal(overlay_pass_fd(o), ro_fd);
+        assert_int_equal(pwrite(fd, &byte, 1, 0), -1);
+        overlay_close(o);
+        rig_fini(&rig);
+}
+
 static void what_is_no_place_for_one(void **state)
 {
         struct rig rig;
@@ -406,6 +428,7 @@ int main(void)
                 cmocka_unit_test(sealed),
                 cmocka_unit_test(somebody_may_write),
                 cmocka_unit_test(names),
+                cmocka_unit_test(frozen_file_is_not_writable),
                 cmocka_unit_test(what_is_no_place_for_one),
                 cmocka_unit_test(damaged_headers),
                 cmocka_unit_test(forged_headers),
