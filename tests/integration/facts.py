@@ -27,6 +27,9 @@ OWN = {
     'error': {'text': str},
 }
 HOW = {'doorbell', 'exit', 'kick'}  # what a first exit may be
+# What a Linux guest has no reason to say.
+LINUX_TROUBLE = (r'BUG|Oops|WARNING|Call Trace|stall|unstable|lockup|[Ww]atchdog|segfault|'
+                 r'Kernel panic')
 SLACK_NS = 5_000_000  # between two looks at the clock for one thing
 
 

@@ -12,10 +12,10 @@ import termios
 
 from tap import Process, case, expect, expect_equal, main, need_linux, ramet, start, tmp
 
-from facts import Events, assists_are_plausible, check_fork, said, table, wait_for
+from facts import (LINUX_TROUBLE, Events, assists_are_plausible, check_fork, said, table,
+                   wait_for)
 
 BOOT = 200  # seconds: 20 on a host that has nothing else to do
-TROUBLE = r'BUG|Oops|WARNING|Call Trace|stall|unstable|lockup|[Ww]atchdog|segfault|Kernel panic'
 
 _kept = {}
 
@@ -111,9 +111,9 @@ def kernel_log_is_clean():
     log = re.findall(r'\[ +\d+\.\d+\] [^[]*', before)
     expect(len(log) > 30, f'the log has {len(log)} lines')
     for line in log:
-        expect(not re.search(TROUBLE, line), f'web, before the fork: {line!r}')
+        expect(not re.search(LINUX_TROUBLE, line), f'web, before the fork: {line!r}')
     for name in names:
-        found = re.search(rf'.*({TROUBLE}|clocksource).*', texts[name])
+        found = re.search(rf'.*({LINUX_TROUBLE}|clocksource).*', texts[name])
         expect(not found, f'{name}: {found and found[0]!r}')
 
 
@@ -209,7 +209,7 @@ def console_text_at_a_terminal():
                             **dict.fromkeys(['web.1', 'web.2', 'web.3'], '14 (killed)')},
                  'table')
     for name in names:
-        expect(not re.search(TROUBLE, said(vm.stdout)[name]), said(vm.stdout)[name])
+        expect(not re.search(LINUX_TROUBLE, said(vm.stdout)[name]), said(vm.stdout)[name])
     expect_equal(log.one('fork-point')['cause'], 'console', 'cause')
     os.close(keys)
     os.close(terminal)

@@ -42,7 +42,7 @@ enum { AT_END = 2, MONOTONIC = 1, EAGAIN_ = 11, EPIPE_ = 32 };
 
 static uint64_t buffer[BUFFER / 8] __attribute__((aligned(4096)));
 static char id[64] = "0";
-static int forks;
+static int forks, no_vmgenid;
 static char line[256];
 static size_t at;
 
@@ -313,7 +313,7 @@ static void say_when(long ring_us, long since_us)
         end();
 }
 
-/* A new id; true in a clone. */
+/* A new id; true in a clone that is told by VMGENID. */
 static int forked(long number)
 {
         char *p = id + length(id);
@@ -329,7 +329,7 @@ static int forked(long number)
         begin("forked ");
         put_number((long)reg(RAMET_DOORBELL_COUNT));
         end();
-        return number > 0;
+        return number > 0 && !no_vmgenid;
 }
 
 static void do_fork(char **arg)
@@ -401,6 +401,11 @@ static void do_churn(char **arg)
         end();
 }
 
+static void do_no_vmgenid(char **arg)
+{
+        no_vmgenid = 1;
+}
+
 static void do_say(char **arg)
 {
         begin(arg[0]);
@@ -419,10 +424,10 @@ static const struct command {
         int args;
         void (*fn)(char **arg);
 } commands[] = {
-        {"mount", 2, do_mount}, {"umount", 1, do_umount}, {"write", 3, do_write},
-        {"check", 3, do_check}, {"speed", 2, do_speed},   {"random", 3, do_random},
-        {"fork", 0, do_fork},   {"await", 1, do_await},   {"churn", 3, do_churn},
-        {"say", 1, do_say},     {"nap", 1, do_nap},
+        {"mount", 2, do_mount}, {"umount", 1, do_umount},         {"write", 3, do_write},
+        {"check", 3, do_check}, {"speed", 2, do_speed},           {"random", 3, do_random},
+        {"fork", 0, do_fork},   {"await", 1, do_await},           {"churn", 3, do_churn},
+        {"say", 1, do_say},     {"no-vmgenid", 0, do_no_vmgenid}, {"nap", 1, do_nap},
 };
 
 static const struct command *command_of(const char *name)
