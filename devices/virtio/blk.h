@@ -25,7 +25,7 @@
 
 /* Bytes that are under way, at most, before the next request is left in the queue: what a quiesce
  * waits for has a limit, whatever the guest asks for. */
-#define BLK_IN_FLIGHT_MAX (64ull << 20)
+#define BLK_IN_FLIGHT_MAX (16ull << 20)
 /* Bytes of one request that go to the disk at a time, and the pieces of memory that they may be in:
  * of VIRTQ_SIZE_MAX segments each can be cut in two by a page that lies elsewhere, and then some.
  * A sector always fits, so a request always goes on. */

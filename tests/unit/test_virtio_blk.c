@@ -547,7 +547,7 @@ static void more_bytes_than_are_taken_at_once(void **state)
                         done++;
         }
         assert_int_equal(done, 100);
-        assert_in_range(most, 2, 64); /* MiB */
+        assert_in_range(most, 2, 16); /* MiB */
         assert_memory_equal(vfake_ptr(&b.v, bufs[1].gpa), b.model, BLK_SECTORS * 512);
         bfake_fini(&b);
         blk_use_uring = true;
