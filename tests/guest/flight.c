@@ -6,8 +6,9 @@
  * counts in a report in memory (flight.h) and prints nothing after "flight: report at".
  *
  * It knows what each piece of the disk must hold, and writes or reads and compares at random. What
- * it knows is in its memory, and so is forked with it. Between requests it writes pages, so that a
- * clone breaks copy-on-write while its I/O is in flight; a second processor does nothing else.
+ * it knows is in its memory, and so is forked with it. Between requests it writes pages, also those
+ * that are being read into, so that a clone breaks copy-on-write while its I/O is in flight; a
+ * second processor does nothing else.
  */
 #include "virtio_driver.h"
 
@@ -142,9 +143,8 @@ static void blk_ask(unsigned i)
                 .sector = (i * PIECES + r->piece) * (PIECE / 512),
         };
         r->slot.status = 0xff;
-        for (unsigned m = 0; m < MARKS; m++)
-                r->data[m * 64] = r->write ? mark(i, r->piece, m, r->version[r->piece] + 1)
-                                           : 0xeeeeeeeeeeeeeeeeull;
+        for (unsigned m = 0; m < MARKS && r->write; m++)
+                r->data[m * 64] = mark(i, r->piece, m, r->version[r->piece] + 1);
         head = vq_add(&blk.q, bufs, r->write ? 2 : 1, r->write ? 1 : 2);
         EXPECT(head >= 0, 1);
         blk_owner[head] = (uint8_t)i;
@@ -170,6 +170,13 @@ static unsigned blk_take(void)
                 blk_ask(i);
         }
         return n;
+}
+
+/* Write to the pages that are being read into: a clone's copy-on-write is broken under them. */
+static void scribble(void)
+{
+        for (unsigned i = 0; i < depth; i++)
+                requests[i].data[1]++;
 }
 
 /* --- both --- */
@@ -220,6 +227,7 @@ static void fly(unsigned cpu)
                 if (interrupted(&blk.dev, &blk_seen)) {
                         n += blk_take();
                         vq_kick(&blk.q);
+                        scribble();
                 }
                 report.interrupts = rng_dev.irqs + blk.dev.irqs;
                 if (report.reset && rng_dev.base) {

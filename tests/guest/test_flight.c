@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -221,6 +222,33 @@ static void found_by_the_command_line(void **state)
                 "virtio_mmio.device=4K@0xd0001000:5 virtio_mmio.device=4K@0xd0002000:6 the rest"));
 }
 
+/* An image past the page cache, so that reads take a while. */
+static void direct_image(struct vm_options *o)
+{
+        static const int flags[2] = {O_RDWR | O_DIRECT, O_RDONLY | O_DIRECT};
+        char name[] = "flight-XXXXXX";
+        int fds[2], fd;
+
+        if (o->shape.vcpus == 0) /* a clone has its template's */
+                return;
+        fd = mkstemp(name);
+        assert_true(fd >= 0);
+        assert_int_equal(ftruncate(fd, (off_t)rig_disk_bytes), 0);
+        for (unsigned i = 0; i < 2; i++) {
+                fds[i] = open(name, flags[i] | O_CLOEXEC);
+                if (fds[i] < 0) /* not on this file system */
+                        fds[i] = open(name, (flags[i] & ~O_DIRECT) | O_CLOEXEC);
+                assert_true(fds[i] >= 0);
+        }
+        close(fd);
+        unlink(name);
+        o->disks[0] = (struct device_disk){.image_fd = fds[0],
+                                           .image_ro_fd = fds[1],
+                                           .overlay_fd = -1,
+                                           .overlay_ro_fd = -1,
+                                           .name = "image"};
+}
+
 /* --- forks --- */
 
 static void forked_in_flight(enum ramet_cow cow, unsigned vcpus, unsigned forks)
@@ -229,7 +257,8 @@ static void forked_in_flight(enum ramet_cow cow, unsigned vcpus, unsigned forks)
         struct flyer *all[CLONES + 1] = {&parent};
 
         use(cow);
-        boot(&parent, vcpus, "");
+        rig_tune = cow == RAMET_COW_PRIVATE ? NULL : direct_image;
+        boot(&parent, vcpus, "depth=8");
         for (unsigned n = 0; n < forks; n++) {
                 struct template *t;
                 unsigned ms = (unsigned)rand() % 8;
