@@ -472,7 +472,7 @@ static void process(struct virtio_device *v)
         bool more = false;
 
         guest_access_begin(v->env->mem);
-        for (unsigned i = 0; i < v->ops->nqueues && !v->broken && !v->quiesced; i++) {
+        for (unsigned i = 0; i < v->ops->nqueues && !v->broken; i++) {
                 if (v->queues[i].ready)
                         more |= process_queue(v, i);
         }

@@ -18,6 +18,7 @@ enum toy_mode {
         TOY_ECHO,
         TOY_LEAVE, /* take nothing */
         TOY_ASYNC, /* give back when an I/O has ended */
+        TOY_EAGER, /* the same, and then begin the next one at once */
 };
 
 struct toy {
@@ -31,6 +32,7 @@ struct toy {
         unsigned config_reads, config_len;       /* and the length of the last one */
         void (*hook)(struct toy *t, unsigned q); /* at the end of process() */
         void *hook_data;
+        struct virtq_chain chain;
 };
 
 struct toy_io {
@@ -47,6 +49,8 @@ static inline void toy_break(struct toy *t, const struct err *err)
         virtio_break(&t->v, err->text);
 }
 
+static inline void toy_start(struct toy *t, unsigned q, uint16_t head);
+
 static inline void toy_io_done(struct loop_io *io)
 {
         struct toy_io *i = (struct toy_io *)io;
@@ -61,6 +65,9 @@ static inline void toy_io_done(struct loop_io *io)
                 t->lost++;
         else
                 virtio_used(&t->v, i->q);
+        if (t->mode == TOY_EAGER && !t->v.quiesced &&
+            virtq_pop(&t->v.queues[i->q], a, &t->chain, &err) == 1)
+                toy_start(t, i->q, t->chain.head);
         guest_access_end(a);
         free(i);
 }
@@ -113,7 +120,7 @@ static inline bool toy_process(struct virtio_device *v, unsigned q)
                 if (r != 1)
                         break;
                 n++;
-                if (t->mode == TOY_ASYNC)
+                if (t->mode != TOY_ECHO)
                         toy_start(t, q, c.head);
                 else if (toy_echo(t, q, &c, &err))
                         r = -1;
