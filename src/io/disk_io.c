@@ -22,8 +22,8 @@
 
 #include <errno.h>
 #include <linux/falloc.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define PART_IOV   8
 #define IOV_MAX_IO 1024        /* of one loop_io */
@@ -73,16 +73,24 @@ static uint8_t zeroes[ZEROES]; /* never written */
 
 /* --- the pool --- */
 
+/* Not by calloc(): once a process has freed something large, that takes from the heap, and touches
+ * all of it. */
 int disk_io_init(struct disk *disk)
 {
-        disk->jobs = calloc(DISK_REQUESTS_MAX, sizeof *disk->jobs);
+        void *jobs = mmap(NULL, DISK_REQUESTS_MAX * sizeof *disk->jobs, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
         disk->flush.disk = disk;
-        return disk->jobs ? 0 : -ENOMEM;
+        if (jobs == MAP_FAILED)
+                return -ENOMEM;
+        disk->jobs = jobs;
+        return 0;
 }
 
 void disk_io_fini(struct disk *disk)
 {
-        free(disk->jobs);
+        if (disk->jobs)
+                munmap(disk->jobs, DISK_REQUESTS_MAX * sizeof *disk->jobs);
 }
 
 /* Only the small part of it is cleared. */
