@@ -59,12 +59,16 @@ static inline uint64_t take64(struct input *in)
         return v;
 }
 
-/* A length that is mostly small, and sometimes anything. */
+/* A length that is mostly small, sometimes a large multiple of 16, and sometimes anything. */
 static inline uint32_t take_len(struct input *in)
 {
         uint8_t n = take8(in);
 
-        return n < 0xf0 ? n * 8u : n < 0xf8 ? take16(in) : take32(in);
+        if (n < 0xe0)
+                return n * 8u;
+        if (n < 0xf0)
+                return (n & 15) * 0x1000u + take8(in) * 16u;
+        return n < 0xf8 ? take16(in) : take32(in);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);

@@ -18,7 +18,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 INPUT_BYTES = 4096  # the longest input
-LIMITS = [f'-max_len={INPUT_BYTES}', '-timeout=10', '-rss_limit_mb=1500', '-malloc_limit_mb=300']
+# len_control: how slowly inputs grow. A guest has to do many things before anything happens.
+LIMITS = [f'-max_len={INPUT_BYTES}', '-len_control=20', '-timeout=10', '-rss_limit_mb=1500', '-malloc_limit_mb=300']
 RUNS_MIN = 200  # fewer in all that time is a target that does not work
 KEPT_FILES, KEPT_BYTES = 60, 100 << 10
 FRAME = re.compile(r'#\d+ 0x[0-9a-f]+ in (\w+) .*?([\w./-]+\.[ch]:\d+)')
@@ -82,22 +83,21 @@ def statistics(said):
 
 
 def keep(target):
-    """The fewest inputs, small ones first, that reach all code that is reached."""
+    """The fewest inputs that reach all code that is reached."""
     with tempfile.TemporaryDirectory() as merged:
         # Without counters: which code is reached counts, not how often.
-        result = target.fuzz('-merge=1', '-use_counters=0', merged, target.kept, target.found,
+        result = target.fuzz('-set_cover_merge=1', '-use_counters=0', merged, target.kept, target.found,
                              seconds=300)
         if not report(1, 'merge', result):
             return 1
-        files = sorted(Path(merged).iterdir(), key=lambda f: (f.stat().st_size, f.name))
+        files = sorted(Path(merged).iterdir(), key=lambda f: (-f.stat().st_size, f.name))
         for old in target.kept.iterdir():
             old.unlink()
         total = 0
         for file in files[:KEPT_FILES]:
             total += file.stat().st_size
-            if total > KEPT_BYTES:
-                break
-            shutil.copyfile(file, target.kept / file.name)
+            if total <= KEPT_BYTES:
+                shutil.copyfile(file, target.kept / file.name)
     print(f'# {len(list(target.kept.iterdir()))} of {len(files)} inputs kept')
     return 0
 
