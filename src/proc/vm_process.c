@@ -24,7 +24,6 @@
 #include "proc/vm_process.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -37,6 +36,7 @@
 #include <ramet/fork_abi.h>
 
 #include "devices/device.h"
+#include "proc/confine.h"
 #include "proc/message.h"
 #include "vm/vm.h"
 
@@ -310,47 +310,6 @@ static void channel_readable(void *data, int fd, unsigned events)
 
 /* --- the beginning --- */
 
-#define LISTS_MAX 64
-
-static int build_filter(bool log, struct jail_filter *filter, struct err *err)
-{
-        const char *const *lists[LISTS_MAX] = {loop_syscalls, chardev_syscalls};
-        size_t n = 2;
-
-        for (size_t i = 0; device_registry[i] && n < LISTS_MAX; i++)
-                lists[n++] = device_registry[i]->syscalls;
-        return jail_filter_build(log, lists, n, filter, err);
-}
-
-void vm_process_prepare(void *data)
-{
-        struct vm_process_shared *shared = data;
-
-        shared->error = build_filter(false, &shared->filter, &shared->err);
-        malloc_trim(0); /* what is mapped here is copied by every fork */
-}
-
-/* To be called when all threads exist. */
-static int confine(struct process *p, const struct vm_process_shared *shared, uint32_t mode)
-{
-        struct jail_filter log;
-        int ret;
-
-        if (mode == RAMET_SECCOMP_OFF)
-                return 0;
-        if (mode == RAMET_SECCOMP_LOG) {
-                ret = build_filter(true, &log, &p->err);
-                if (ret)
-                        return ret;
-                ret = jail_filter_install(&log, &p->err);
-                jail_filter_fini(&log);
-                return ret;
-        }
-        if (shared->error)
-                p->err = shared->err;
-        return shared->error ?: jail_filter_install(&shared->filter, &p->err);
-}
-
 static int prepare_loop(struct process *p, struct vm_options *options)
 {
         struct loop_watch *watch;
@@ -452,7 +411,7 @@ static int boot(struct process *p, const struct vm_process_shared *shared)
         close(source.kernel_fd);
         if (source.initramfs_fd >= 0)
                 close(source.initramfs_fd);
-        ret = ret ?: confine(p, shared, m->seccomp);
+        ret = ret ?: confine(shared, m->seccomp, &p->err);
         if (ret)
                 return ret;
         if (!strcmp(loop_backend(p->loop), "epoll"))
@@ -499,7 +458,7 @@ static int spawn(struct process *p, const struct vm_process_shared *shared,
         options->console_out_fd = take_fd(&p->fds, &next, m->has & MESSAGE_HAS_CONSOLE_OUT);
         ret = make_clone(p, options, t);
         template_unref(t);
-        ret = ret ?: confine(p, shared, m->seccomp);
+        ret = ret ?: confine(shared, m->seccomp, &p->err);
         if (ret)
                 return ret;
         p->paused = m->paused;
