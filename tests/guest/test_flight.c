@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -505,6 +506,47 @@ static void holds(void **state)
         rig_free(&f.rig);
 }
 
+/* --- freezes that fail --- */
+
+/* Without descriptors to spare one step after the other fails, those of the disk's among them. */
+static void failed_freezes(void **state)
+{
+        static struct flyer f, clone;
+        struct flyer *both[] = {&f, &clone};
+        struct vm_freeze_stats stats;
+        struct template *t = NULL;
+        struct rlimit limit, small;
+        unsigned failures = 0;
+        int r = -1;
+
+        (void)state;
+        boot(&f, 1, "");
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+        for (unsigned spare = 0; r < 0 && spare < 40; spare++) {
+                int next = dup(0); /* the lowest that is free */
+
+                assert_true(next >= 0);
+                close(next);
+                small = limit;
+                small.rlim_cur = (rlim_t)next + spare;
+                assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
+                r = vm_freeze(f.rig.vm, 0, false, &t, &stats, &err);
+                assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+                if (r < 0)
+                        assert_int_equal(r, -EMFILE);
+                failures += r < 0;
+                let_fly(both, 1, 20);
+        }
+        assert_int_equal(r, 0);
+        assert_in_range(failures, 3, 40);
+        spawn(&clone, t, &f, 1);
+        template_unref(t);
+        vm_run(clone.rig.vm);
+        let_fly(both, 2, 50);
+        rig_free(&clone.rig);
+        rig_free(&f.rig);
+}
+
 /* --- shells --- */
 
 static void shells_have_devices(void **state)
@@ -578,6 +620,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test_setup(resets_trap_smp, set_up),
                 cmocka_unit_test_setup(resets_rom_smp, set_up),
                 cmocka_unit_test_setup(holds, set_up),
+                cmocka_unit_test_setup(failed_freezes, set_up),
                 cmocka_unit_test_setup(shells_have_devices, set_up),
                 cmocka_unit_test_setup(a_shell_without_them_is_refused, set_up),
         };
