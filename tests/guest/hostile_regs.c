@@ -170,16 +170,30 @@ static void selectors(struct ctx *c, uint64_t sel, uint64_t b)
                 wrong(c, "features that nobody knows are offered");
 }
 
-/* What was agreed upon cannot be taken back: indirect tables still work. */
-static void features_later(struct ctx *c, uint64_t a, uint64_t b)
+static void write_features(struct ctx *c, uint64_t value)
+{
+        for (uint32_t sel = 0; sel < 3; sel++) {
+                vreg_write(&c->dev, REG(DRIVER_FEATURES_SEL), sel);
+                vreg_write(&c->dev, REG(DRIVER_FEATURES), (uint32_t)value);
+        }
+}
+
+/* What was agreed upon cannot be taken back, before DRIVER_OK (@early) or after it: indirect tables
+ * still work. */
+static void features_later(struct ctx *c, uint64_t value, uint64_t early)
 {
         unsigned n;
 
-        for (uint32_t sel = 0; sel < 3; sel++) {
-                vreg_write(&c->dev, REG(DRIVER_FEATURES_SEL), sel);
-                vreg_write(&c->dev, REG(DRIVER_FEATURES), (uint32_t)a);
+        if (early) {
+                if (virtio_begin(&c->dev, ~0ull) ||
+                    vq_setup(&c->q, &c->dev, c->kind == TX, 0, c->mem))
+                        return;
+                write_features(c, value);
+                virtio_go(&c->dev);
+        } else {
+                write_features(c, value);
+                vreg_write(&c->dev, REG(STATUS), ACK | DRIVER | OK | GO);
         }
-        vreg_write(&c->dev, REG(STATUS), ACK | DRIVER | OK | GO);
         n = chain_in(c, indirect);
         desc(c->q.mem->desc, indirect, n * 16, VRING_DESC_F_INDIRECT, 0);
         shoot(c, 0);
@@ -424,8 +438,10 @@ const struct hostile_case register_cases[] = {
         {"no features", VDEVS, features, 0, ~0ull, DISAGREED, 0, 0, 1},
         {"feature selector 2", SETUPS, selectors, 2, 0, WORKS, 0, 0, 1},
         {"feature selector 2^32 - 1", SETUPS, selectors, 0xffffffff, 0, WORKS, 0, 0, 1},
-        {"features taken back after FEATURES_OK", VDEVS, features_later, 0, 0, STATUS(OK)},
-        {"features added after FEATURES_OK", VDEVS, features_later, ~0ull, 0, STATUS(OK)},
+        {"features taken back after FEATURES_OK", VDEVS, features_later, 0, 1, STATUS(OK), 0, 1},
+        {"features added after FEATURES_OK", VDEVS, features_later, ~0ull, 1, STATUS(OK), 0, 1},
+        {"features taken back after DRIVER_OK", VDEVS, features_later, 0, 0, STATUS(OK)},
+        {"features added after DRIVER_OK", VDEVS, features_later, ~0ull, 0, STATUS(OK)},
         {"DRIVER_OK alone", VDEVS, statuses, GO, 0, WORKS, 0, 0, 1},
         {"DRIVER_OK without FEATURES_OK", VDEVS, statuses, 0x070301, 0, WORKS, 0, 0, 1},
         {"FEATURES_OK alone", VDEVS, statuses, OK, 0, WORKS, 0, 0, 1},
