@@ -43,14 +43,37 @@ static int copy(const struct overlay *from, const struct overlay *to, uint64_t a
         return 0;
 }
 
+/* The first sector from @s on that any of them may have. */
+static uint64_t next(struct overlay *const *overlays, unsigned n, uint64_t s)
+{
+        uint64_t first = UINT64_MAX;
+
+        for (unsigned i = 0; i < n; i++) {
+                uint64_t here = overlay_next_page(overlays[i], s);
+
+                first = here < first ? here : first;
+        }
+        return first;
+}
+
+/* Page by page of their bitmaps: most of a large disk is in none of them. */
 static int copy_all(struct overlay *const *overlays, unsigned n, struct overlay *to, void *buf)
 {
+        const uint64_t page = OVERLAY_PAGE * 8;
         uint64_t sectors = to->info.disk_bytes / OVERLAY_SECTOR, run;
         int ret = 0;
 
         for (uint64_t s = 0; !ret && s < sectors; s += run) {
-                int layer = overlay_find(overlays, n, s, sectors - s, &run);
+                uint64_t max = page - s % page;
+                int layer;
 
+                if (max == page) {
+                        s = next(overlays, n, s);
+                        if (s >= sectors)
+                                break;
+                }
+                max = max < sectors - s ? max : sectors - s;
+                layer = overlay_find(overlays, n, s, max, &run);
                 if (layer < 0)
                         continue;
                 ret = copy(overlays[layer], to, s * OVERLAY_SECTOR, run * OVERLAY_SECTOR, buf);

@@ -273,6 +273,20 @@ int overlay_find(struct overlay *const *overlays, unsigned n, uint64_t sector, u
         return -1;
 }
 
+uint64_t overlay_next_page(const struct overlay *o, uint64_t sector)
+{
+        uint64_t sectors = o->info.disk_bytes / OVERLAY_SECTOR, page = sector / PAGE_BITS;
+        off_t from = (off_t)(OVERLAY_HEADER_BYTES + page * OVERLAY_PAGE);
+        off_t data = o->live ? from : lseek(o->fd, from, SEEK_DATA);
+
+        if (data < 0)
+                return errno == ENXIO ? sectors : sector;
+        if (data <= from)
+                return sector;
+        page = ((uint64_t)data - OVERLAY_HEADER_BYTES) / OVERLAY_PAGE;
+        return page < (sectors + PAGE_BITS - 1) / PAGE_BITS ? page * PAGE_BITS : sectors;
+}
+
 void overlay_set(struct overlay *o, uint64_t sector, uint64_t n)
 {
         uint64_t end = sector + n;

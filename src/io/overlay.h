@@ -132,6 +132,10 @@ bool overlay_has(const struct overlay *o, uint64_t sector, uint64_t max, uint64_
 int overlay_find(struct overlay *const *overlays, unsigned n, uint64_t sector, uint64_t max,
                  uint64_t *run);
 
+/* The first sector from @sector on whose page of the bitmap may have a bit, or the disk's number of
+ * sectors. Looking at a page that a memfd does not have would make it have one. */
+uint64_t overlay_next_page(const struct overlay *o, uint64_t sector);
+
 /* --- live overlays --- */
 
 /* Data of these sectors has landed. */

@@ -215,6 +215,7 @@ static void image_cut_short(void **state)
         assert_int_equal(request(&m, DISK_READ, 0, BYTES / 2, buf), 0);
         assert_int_equal(request(&m, DISK_READ, BYTES / 2, 512, buf), -EIO);
         assert_int_equal(request(&m, DISK_READ, 0, BYTES, buf), -EIO);
+        assert_int_equal(request(&m, DISK_READ, BYTES - 512, 512, buf), -EIO);
         machine_fini(&m);
         rig_fini(&rig);
 }
@@ -404,7 +405,7 @@ static void whole_disk_of_zeroes(void **state)
  * the bitmap. */
 static void huge(void **state)
 {
-        static const uint64_t at[] = {0, 32760, 65530, 100000, 1ull << 30, (1ull << 31) - 12};
+        static const uint64_t at[] = {0, 32760, 65530, 100000, 1ull << 30, (1ull << 31) - 40};
         struct disk_options options = {.name = "huge", .overlay_fd = -1, .overlay_ro_fd = -1};
         struct rig rig;
         struct machine m = {0}, c;
@@ -423,7 +424,7 @@ static void huge(void **state)
         check(disk_open(rig.loop, &options, &m.disk, &err), &err);
         m.bytes = 0; /* the model has none of it */
         m.model = malloc(1);
-        for (unsigned round = 1; round <= 3; round++) {
+        for (unsigned round = 1; round <= DISK_LAYERS_MAX + 1; round++) {
                 for (unsigned i = 0; i < sizeof at / sizeof *at; i++) {
                         memset(buf, (int)(i * 8 + round), sizeof buf);
                         assert_int_equal(
@@ -441,9 +442,16 @@ static void huge(void **state)
                 assert_int_equal(buf[0], i * 8 + 1);
                 assert_int_equal(buf[512], i * 8 + 2);
                 assert_int_equal(buf[1024], i * 8 + 3);
-                assert_int_equal(buf[sizeof buf - 1], i * 8 + 3);
+                assert_int_equal(buf[sizeof buf - 1], i * 8 + 8);
         }
         assert_true(disk_own_bytes(c.disk) < 65536);
+        assert_in_range(from.n, 3, 5); /* layers were merged, and not grown by looking at them */
+        for (unsigned i = 1; i < from.n; i++) {
+                struct stat st;
+
+                assert_int_equal(fstat(from.fds[i], &st), 0);
+                assert_true(st.st_blocks * 512 < 1 << 20);
+        }
         machine_fini(&m);
         machine_fini(&c);
         frozen_fini(&from);

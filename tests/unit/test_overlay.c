@@ -386,6 +386,12 @@ static void wrong_sizes(void **state)
         }
         assert_int_equal(ftruncate(fd, end), 0);
         assert_int_equal(try(path, &err), 0);
+        /* data elsewhere, in a file that is as long as that needs */
+        h.data_offset += 4096;
+        h.checksum = sum_of(&h);
+        assert_int_equal(pwrite(fd, &h, sizeof h, 0), sizeof h);
+        assert_int_equal(ftruncate(fd, end + 4096), 0);
+        assert_int_equal(try(path, &err), -EINVAL);
         close(fd);
         rig_fini(&rig);
 }
