@@ -261,6 +261,19 @@ static void describe(struct input *in, uint64_t table, unsigned index)
         put(table + sizeof d * index, &d, sizeof d);
 }
 
+/* A table, and a descriptor of it, which may say that it is longer. */
+static void describe_indirect(struct input *in)
+{
+        struct vring_desc d = {.addr = take_gpa(in) & ~15ull, .flags = VRING_DESC_F_INDIRECT};
+        uint8_t kind = take8(in), index = take8(in);
+        unsigned n = kind & 15;
+
+        for (unsigned i = 0; i < n; i++)
+                describe(in, d.addr, i);
+        d.len = kind & 0x10 ? take_len(in) : 16 * n;
+        put(q.at.desc + sizeof d * (index % 16), &d, sizeof d);
+}
+
 static void drive(struct input *in, unsigned op)
 {
         uint64_t table;
@@ -269,10 +282,8 @@ static void drive(struct input *in, unsigned op)
         case 0:
                 describe(in, q.at.desc, take8(in));
                 break;
-        case 1: /* an indirect table */
-                table = take_gpa(in) & ~15ull;
-                for (unsigned i = 0, n = take8(in) % 16u; i < n; i++)
-                        describe(in, table, i);
+        case 1:
+                describe_indirect(in);
                 break;
         case 2: /* the next entry of the ring */
                 if (!q.at.size)
