@@ -441,7 +441,7 @@ static void give_up_writing(struct overlay *o)
 
 int overlay_seal(struct overlay *o, struct err *err)
 {
-        uint64_t *bits;
+        uint64_t *bits = NULL;
         int ret;
 
         if (!o->live)
