@@ -24,8 +24,8 @@ static _Noreturn void flip_forever(void)
 {
         for (;;) {
                 race.idle = 1;
-                while (!race.go)
-                        sleep_ms(1);
+                while (!race.go) /* seldom: when all is over, its machine is to be idle */
+                        sleep_ms(10);
                 race.idle = 0;
                 for (unsigned i = 0; race.go; i++) {
                         uint64_t v = race.values[i & 1];

@@ -249,6 +249,8 @@ static void reset_twice(struct ctx *c, uint64_t n, uint64_t b)
         c->got = WORKS;
 }
 
+static struct virtio_blk_outhdr hdrs[32];
+
 /* With requests under way; afterwards nothing may be written. */
 static void reset_amidst(struct ctx *c, uint64_t rounds, uint64_t b)
 {
@@ -265,6 +267,11 @@ static void reset_amidst(struct ctx *c, uint64_t rounds, uint64_t b)
 
                         c->q.mem->desc[p].addr = (uint64_t)buf + i * 4096;
                         c->q.mem->desc[p].len = c->kind == TX ? 64 : 4096;
+                        if (p != i) { /* a header each, and data that were not read before */
+                                hdrs[i] = hdr;
+                                hdrs[i].sector = (round * 32 + i) * 48;
+                                c->q.mem->desc[i * step].addr = (uint64_t)&hdrs[i];
+                        }
                         offer(c, i * step);
                 }
                 publish(c, c->q.avail_idx);
@@ -280,6 +287,11 @@ static void reset_amidst(struct ctx *c, uint64_t rounds, uint64_t b)
                         wrong(c, "the used ring or status was written after the reset");
                         return;
                 }
+                for (unsigned i = 0; i < n * 4096 && c->kind != TX; i++)
+                        if (buf[i] != 0x5a) {
+                                wrong(c, "a buffer was written after the reset");
+                                return;
+                        }
         }
         c->got = WORKS;
 }
