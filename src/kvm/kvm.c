@@ -117,26 +117,35 @@ void kvm_host_close(struct kvm_host *host)
         host->fd = -1;
 }
 
-void kvm_host_missing(const struct kvm_host *host, char *text, size_t size)
+bool kvm_host_missing(const struct kvm_host *host, unsigned *at, const char **name,
+                      const char **instead)
 {
         const struct {
                 bool there;
-                const char *name;
+                const char *name, *instead;
         } features[] = {
-                {host->sregs2, "SREGS2"},      {host->xsave2, "XSAVE2"},
-                {host->xcrs, "XCRS"},          {host->debugregs, "DEBUGREGS"},
-                {host->adjust_clock, "CLOCK"}, {host->emulation_exit, "EXIT_ON_EMULATION_FAILURE"},
-                {host->pit2, "PIT2"},          {host->ioeventfd, "IOEVENTFD"},
-                {host->irqfd, "IRQFD"},
+                {host->sregs2, "SREGS2", "system registers are saved by KVM_GET_SREGS"},
+                {host->xsave2, "XSAVE2", "extended state is saved by KVM_GET_XSAVE, 4 KiB of it"},
+                {host->xcrs, "XCRS", "extended control registers are not saved"},
+                {host->debugregs, "DEBUGREGS", "debug registers are not saved"},
+                {host->adjust_clock, "ADJUST_CLOCK", "a clone's clock goes on from the save"},
+                {host->emulation_exit, "EXIT_ON_EMULATION_FAILURE",
+                 "what KVM cannot emulate is the guest's invalid opcode"},
+                {host->pit2, "PIT2 or PIT_STATE2", "there is no interval timer"},
+                {host->ioeventfd, "IOEVENTFD", "notifications of virtio devices are exits"},
+                {host->irqfd, "IRQFD", "interrupts of virtio devices are raised by KVM_IRQ_LINE"},
         };
-        size_t n = 0;
 
-        text[0] = '\0';
-        for (size_t i = 0; i < sizeof features / sizeof features[0]; i++) {
-                if (features[i].there || n >= size)
+        while (*at < sizeof features / sizeof features[0]) {
+                unsigned i = (*at)++;
+
+                if (features[i].there)
                         continue;
-                n += (size_t)snprintf(text + n, size - n, "%s%s", n ? ", " : "", features[i].name);
+                *name = features[i].name;
+                *instead = features[i].instead;
+                return true;
         }
+        return false;
 }
 
 int kvm_vm_open(const struct kvm_host *host, struct kvm_vm *vm, struct err *err)

@@ -44,9 +44,10 @@ struct kvm_host {
  * cannot be done without is missing). */
 int kvm_host_open(struct kvm_host *host, struct err *err);
 void kvm_host_close(struct kvm_host *host);
-/* The optional features that this host lacks, "" if none: "SREGS2, XSAVE2". For one note to the
- * user. */
-void kvm_host_missing(const struct kvm_host *host, char *text, size_t size);
+/* The optional features that this host lacks, one a call: its name, and what is done instead. *at
+ * is 0 before the first call. False: there are no more. */
+bool kvm_host_missing(const struct kvm_host *host, unsigned *at, const char **name,
+                      const char **instead);
 
 /* ioctl(), restarted after EINTR. Returns its value or -errno. */
 int kvm_ioctl(int fd, unsigned long request, void *arg);

@@ -381,6 +381,18 @@ static void take_disks(struct process *p, unsigned *next, struct vm_options *opt
         }
 }
 
+/* What this host lacks, and what is done instead. */
+static void send_notes(struct process *p)
+{
+        const char *name, *instead;
+        unsigned at = 0;
+
+        if (!strcmp(loop_backend(p->loop), "epoll"))
+                send_text(p, MESSAGE_NOTE, "this host allows no io_uring; epoll is used");
+        while (vm_kvm_missing(p->vm, &at, &name, &instead))
+                send_text(p, MESSAGE_NOTE, "this host's KVM has no %s: %s", name, instead);
+}
+
 static int boot(struct process *p, const struct vm_process_shared *shared)
 {
         const struct message_boot *m = &p->first->boot;
@@ -414,8 +426,7 @@ static int boot(struct process *p, const struct vm_process_shared *shared)
         ret = ret ?: confine(shared, m->seccomp, &p->err);
         if (ret)
                 return ret;
-        if (!strcmp(loop_backend(p->loop), "epoll"))
-                send_text(p, MESSAGE_NOTE, "this host allows no io_uring; epoll is used");
+        send_notes(p);
         send_plain(p, MESSAGE_STARTED);
         vm_run(p->vm);
         return 0;

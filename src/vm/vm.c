@@ -681,6 +681,11 @@ int vm_memory_usage(struct vm *vm, uint64_t *shared_bytes, uint64_t *private_byt
         return backing_usage(&vm->backing, shared_bytes, private_bytes);
 }
 
+bool vm_kvm_missing(const struct vm *vm, unsigned *at, const char **name, const char **instead)
+{
+        return kvm_host_missing(&vm->host, at, name, instead);
+}
+
 uint64_t vm_assists(struct vm *vm)
 {
         return atomic_load(&vm->assists);

@@ -220,6 +220,9 @@ struct vm_cow_stats {
 };
 void vm_cow_stats(struct vm *vm, struct vm_cow_stats *stats);
 
+/* KVM features that this machine does without, one a call: see kvm_host_missing(). */
+bool vm_kvm_missing(const struct vm *vm, unsigned *at, const char **name, const char **instead);
+
 uint64_t vm_assists(struct vm *vm);         /* instructions done for KVM's emulator */
 struct guest_mem *vm_memory(struct vm *vm); /* to be used while the vCPUs are paused */
 

@@ -184,6 +184,21 @@ static void no_eventfds(struct vm_options *o)
         o->no_eventfds = true;
 }
 
+/* The user is told what is missing, and what is done instead. */
+static void expect_missing(const struct vm *vm, const char *feature)
+{
+        const char *name, *instead;
+        unsigned at = 0;
+
+        while (vm_kvm_missing(vm, &at, &name, &instead)) {
+                if (strcmp(name, feature))
+                        continue;
+                assert_true(strlen(instead) > 0);
+                return;
+        }
+        fail_msg("nobody says that there is no %s", feature);
+}
+
 /* The same without KVM's eventfds: notifications are exits, interrupts ioctls. */
 static void without_eventfds(void **state)
 {
@@ -195,6 +210,8 @@ static void without_eventfds(void **state)
         rig_tune = no_eventfds;
         boot(&f, 1, "");
         assert_int_equal(f.rig.vm->device_slots.slot[0].irq_fd, -1);
+        expect_missing(f.rig.vm, "IOEVENTFD");
+        expect_missing(f.rig.vm, "IRQFD");
         t = freeze(&f);
         spawn(&clone, t, &f, 1);
         vm_run(clone.rig.vm);
