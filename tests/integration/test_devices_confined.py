@@ -33,7 +33,8 @@ def storm(words, *options):
                '64M', '--name', 'web', '--disk', f'path={image("disk")}', '--disk',
                f'path={image("ro")},readonly=on', '--rng', '--events', log.path, *options)
     if '--console' in options:
-        wait_for(lambda: 'storm: on' in (tmp() / 'web.console').read_text(errors='replace'), 30,
+        out = tmp() / 'web.console'
+        wait_for(lambda: out.exists() and 'storm: on' in out.read_text(errors='replace'), 30,
                  'storm: on')
     else:
         vm.wait_output('storm: on', timeout=30)
