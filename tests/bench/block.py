@@ -6,6 +6,7 @@ import tempfile
 
 from forks import HERE, Figure, run
 
+OTHERS = os.path.join(HERE, 'block', 'others')
 BLOCK = os.path.join(HERE, 'block', 'block')
 FLOOR = os.path.join(HERE, 'floor', 'block-floor')
 MIB = 512
@@ -59,6 +60,16 @@ def requests(mode, what, n, suffix='', before=forget):
                   'loop', 7, [mode, n], [mode, n], before)
 
 
+def other(device, mode, what):
+    def measure():
+        size = run([OTHERS, 'bytes', device])[0]
+        return {f'{device}-{mode}': (run([OTHERS, mode, device, '200']),
+                                     run([FLOOR, 'copy', str(size), '200']))}
+
+    return Figure([f'{device}-{mode}'], f'{what}. Floor: a copy of as many bytes as its saved state '
+                  'has, there and back', 5, measure)
+
+
 FIGURES = [
     requests('rand-qd1', 'a 4 KiB read of a block that is not in the page cache, one at a time', 2000),
     requests('rand-qd32', 'the same with 32 in the queue', 10000),
@@ -75,4 +86,8 @@ FIGURES = [
     figure('disk-restore', "a device without a disk takes the files and the state of a clone's disk: "
            'an image and an overlay. Floor: the calls that make descriptors and an empty memfd', 5,
            ['restore', 100], ['layers', 100], remember),
+    other('rng', 'quiesce', 'quiesce() and resume() of an idle virtio-rng'),
+    other('rng', 'restore', 'a virtio-rng in a clone takes its state, and goes on'),
+    other('console', 'quiesce', 'quiesce() and resume() of an idle virtio-console'),
+    other('console', 'restore', 'a virtio-console in a clone takes its state, and goes on'),
 ]

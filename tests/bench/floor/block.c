@@ -17,6 +17,7 @@
  *
  * block layers FILE N: N times, what a clone cannot do without to have a disk of an image and one
  *     layer: dup of both, memfd_create, ftruncate, one pwrite of a page, open for reading.
+ * block copy BYTES N: N times, a copy of BYTES bytes there and back; the mean of 100.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -181,6 +182,25 @@ static void layers(const char *path, uint64_t n)
         }
 }
 
+static void copy(size_t bytes, uint64_t n)
+{
+        uint8_t *a = calloc(1, bytes), *b = calloc(1, bytes);
+
+        for (uint64_t i = 0; i < n; i++) {
+                uint64_t start = now_ns();
+
+                for (unsigned k = 0; k < 100; k++) {
+                        memcpy(a, b, bytes);
+                        __asm__ volatile("" : : "r"(a), "r"(b) : "memory");
+                        memcpy(b, a, bytes);
+                        __asm__ volatile("" : : "r"(a), "r"(b) : "memory");
+                }
+                printf("%llu\n", (unsigned long long)((now_ns() - start) / 100));
+        }
+        free(a);
+        free(b);
+}
+
 int main(int argc, char **argv)
 {
         const char *mode = argc > 1 ? argv[1] : "";
@@ -188,6 +208,8 @@ int main(int argc, char **argv)
         if (argc == 5 && !strcmp(mode, "drain"))
                 drain(argv[2], strtoull(argv[3], NULL, 0),
                       (unsigned)atoi(argv[4]) % (DEPTH_MAX + 1));
+        else if (argc == 4 && !strcmp(mode, "copy"))
+                copy(strtoull(argv[2], NULL, 0), strtoull(argv[3], NULL, 0));
         else if (argc == 4 && !strcmp(mode, "layers"))
                 layers(argv[2], strtoull(argv[3], NULL, 0));
         else if (argc == 4 && !strcmp(mode, "rand-qd1"))
