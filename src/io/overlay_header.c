@@ -266,7 +266,9 @@ int overlay_set_parent(struct overlay *o, const struct overlay_info *info, struc
         if (!memcmp(&own, &o->info, sizeof own))
                 return 0;
         ret = write_header(o->fd, &own, true, err);
-        if (!ret)
-                o->info = own;
-        return ret;
+        if (ret)
+                return ret;
+        o->info = own;
+        o->unsynced = !o->memory;
+        return 0;
 }

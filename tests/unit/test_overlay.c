@@ -170,6 +170,31 @@ static void names(void **state)
         rig_fini(&rig);
 }
 
+/* A header that was changed goes to the medium with the next flush, although no data did. */
+static void changed_header_is_unsynced(void **state)
+{
+        struct overlay_info other = info;
+        struct rig rig;
+        struct err err = {0};
+        struct overlay *o;
+        char path[128];
+        int fd, ro_fd;
+
+        rig_init(&rig, true, true, 1);
+        rig_path(&rig, path);
+        check(overlay_create_file(path, &fd, &ro_fd, &err), &err);
+        check(overlay_make(&info, fd, ro_fd, &o, &err), &err);
+        check(overlay_write_bits(o, true, &err), &err);
+        assert_false(o->unsynced);
+        check(overlay_set_parent(o, &info, &err), &err);
+        assert_false(o->unsynced);
+        other.image_mtime_sec++;
+        check(overlay_set_parent(o, &other, &err), &err);
+        assert_true(o->unsynced);
+        overlay_close(o);
+        rig_fini(&rig);
+}
+
 /* A frozen file is in the disks of others: this process keeps no way to write it. */
 static void frozen_file_is_not_writable(void **state)
 {
@@ -434,6 +459,7 @@ int main(void)
                 cmocka_unit_test(sealed),
                 cmocka_unit_test(somebody_may_write),
                 cmocka_unit_test(names),
+                cmocka_unit_test(changed_header_is_unsynced),
                 cmocka_unit_test(frozen_file_is_not_writable),
                 cmocka_unit_test(what_is_no_place_for_one),
                 cmocka_unit_test(damaged_headers),
