@@ -28,6 +28,19 @@ void message_set_before(void (*before)(void *data), void *data)
         before_data = data;
 }
 
+void message_hide_controls(char *text)
+{
+        unsigned char before = 0;
+
+        for (; *text; text++) {
+                unsigned char c = (unsigned char)*text;
+
+                if (c < ' ' || c == 0x7f || (before == 0xc2 && c >= 0x80 && c < 0xa0))
+                        *text = '?';
+                before = c;
+        }
+}
+
 void message(enum message_level level, const char *fmt, ...)
 {
         static const char prefix[] = "ramet: ";
@@ -41,9 +54,8 @@ void message(enum message_level level, const char *fmt, ...)
         va_start(ap, fmt);
         vsnprintf(line + len, sizeof line - len - 1, fmt, ap);
         va_end(ap);
-        for (; line[len]; len++)
-                if ((unsigned char)line[len] < ' ' || line[len] == 0x7f)
-                        line[len] = '?';
+        message_hide_controls(line);
+        len = strlen(line);
         line[len++] = '\n';
         if (before_line)
                 before_line(before_data);

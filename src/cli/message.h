@@ -21,4 +21,8 @@ void message_set_before(void (*before)(void *data), void *data);
  * shown as '?'. */
 void message(enum message_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* What message() does to its lines, for whatever else is shown on a terminal: control characters,
+ * also those of UTF-8 (U+0080 to U+009F), become '?'. */
+void message_hide_controls(char *text);
+
 #endif

@@ -2,6 +2,9 @@
 /*
  * Tables for people. Cells are collected first, since a column is as wide as its widest cell; the
  * last column is not padded, so no line ends in blanks. Colour only repeats what the words say.
+ *
+ * Some texts are from files that a machine could write, or are names of files: a cell holds no
+ * control characters, as messages do not (message.c).
  */
 #include "cli/table.h"
 
@@ -9,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "cli/message.h"
 
 #define GAP 3
 
@@ -59,6 +64,7 @@ void table_cell(struct table *t, enum table_style style, const char *fmt, ...)
         va_start(ap, fmt);
         vsnprintf(cell->text, sizeof cell->text, fmt, ap);
         va_end(ap);
+        message_hide_controls(cell->text);
         t->next = (t->next + 1) % t->columns;
 }
 

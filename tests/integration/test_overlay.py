@@ -267,6 +267,19 @@ def info_says_all():
     expect_equal(o['in_use'], False, 'in use')
 
 
+@case
+def a_name_cannot_steer_the_terminal():
+    image = tmp() / 'im\x1b]0;title\x07\x9b31m.img'
+    image.write_bytes(bytes(64 * SECTOR))
+    top = Overlay('a.vda.1.overlay', image)
+    top.write()
+    for answer in (ramet('overlay', 'info', top.path), ramet('overlay', 'export', top.path, image)):
+        text = answer.stdout + answer.stderr
+        expect_in('im?]0;title?', text)
+        expect(not any(c != '\n' and (ord(c) < 32 or 0x7f <= ord(c) < 0xa0) for c in text),
+               f'control characters: {text!r}')
+
+
 @cases_for([(), ('frob',), ('export',), ('export', 'a'), ('export', 'a', 'b', 'c'), ('info',),
             ('info', 'a', 'b'), ('info', 'a', '--frob')])
 def wrong_usage(words):
