@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -569,6 +570,68 @@ static void failed_freezes(void **state)
         rig_free(&f.rig);
 }
 
+/* Map what the machine writes of its disk, as somebody else who has it would: nothing seals it. */
+static void *hinder_seals(void)
+{
+        DIR *dir = opendir("/proc/self/fd");
+        void *mapped = NULL;
+        struct dirent *d;
+
+        assert_non_null(dir);
+        while (!mapped && (d = readdir(dir))) {
+                int fd = atoi(d->d_name);
+                char what[64] = "";
+
+                if (readlinkat(dirfd(dir), d->d_name, what, sizeof what - 1) < 0 ||
+                    !strstr(what, "ramet-overlay") || fcntl(fd, F_GET_SEALS) & F_SEAL_WRITE)
+                        continue;
+                mapped = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+                assert_ptr_not_equal(mapped, MAP_FAILED);
+        }
+        closedir(dir);
+        assert_non_null(mapped);
+        return mapped;
+}
+
+/* Everything has changed hands when the last step of a freeze fails: the machine goes on with what
+ * it wrote before and since, and so do the clones of a later one. A reset goes back to the first.
+ */
+static void a_disk_that_cannot_be_sealed(void **state)
+{
+        static struct flyer f, clone;
+        struct flyer *both[] = {&f, &clone};
+        struct vm_freeze_stats stats;
+        struct template *t = NULL;
+        unsigned before;
+        void *mapped;
+
+        (void)state;
+        boot(&f, 1, "");
+        template_unref(freeze(&f));
+        let_fly(both, 1, 20);
+        mapped = hinder_seals();
+        for (unsigned n = 0; n < 3; n++) {
+                before = entries("/proc/self/fd");
+                assert_int_equal(vm_freeze(f.rig.vm, 0, false, &t, &stats, &err), -EBUSY);
+                assert_null(t);
+                /* The overlay that is on top now. */
+                assert_in_range(entries("/proc/self/fd"), before, before + 1);
+                let_fly(both, 1, 20);
+        }
+        munmap(mapped, 4096);
+        t = freeze(&f);
+        let_fly(both, 1, 20);
+        spawn(&clone, t, &f, 1);
+        template_unref(t);
+        vm_run(clone.rig.vm);
+        let_fly(both, 2, 50);
+        reset(&f);
+        reset(&clone);
+        let_fly(both, 2, 50);
+        rig_free(&clone.rig);
+        rig_free(&f.rig);
+}
+
 /* --- shells --- */
 
 static void shells_have_devices(void **state)
@@ -643,6 +706,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test_setup(resets_rom_smp, set_up),
                 cmocka_unit_test_setup(holds, set_up),
                 cmocka_unit_test_setup(failed_freezes, set_up),
+                cmocka_unit_test_setup(a_disk_that_cannot_be_sealed, set_up),
                 cmocka_unit_test_setup(shells_have_devices, set_up),
                 cmocka_unit_test_setup(a_shell_without_them_is_refused, set_up),
         };

@@ -5,6 +5,7 @@
  * them.
  */
 #include <dirent.h>
+#include <sys/mman.h>
 
 #include "disk_rig.h"
 #include "io/overlay_chain.h"
@@ -234,6 +235,104 @@ static void reset_over_forks(void **state)
                         frozen_fini(&g[i]);
                 rig_fini(&rig);
         }
+}
+
+static void fork_often(struct machine *m, unsigned times)
+{
+        struct frozen f;
+        int fd, ro_fd;
+
+        for (unsigned i = 0; i < times; i++) {
+                machine_write(m, 10 + i, 3, (uint8_t)(0x80 + i));
+                rig_overlay(m->rig, &fd, &ro_fd);
+                disk_give_overlay(m->disk, fd, ro_fd);
+                machine_freeze(m, &f);
+                frozen_fini(&f);
+        }
+        machine_write(m, 5, 20, 0xee);
+}
+
+/* Back when the template's layers have become one with later ones: they are opened again. The same
+ * for a root, whose template is its image. */
+static void reset_over_a_merge(void **state)
+{
+        for (unsigned files = 0; files < 2; files++) {
+                struct frozen first, third;
+                struct machine m, c;
+                struct rig rig;
+
+                rig_init(&rig, true, files, 8);
+                machine_init(&m, &rig, BYTES);
+                machine_write(&m, 1, 1, 1);
+                machine_freeze(&m, &first);
+                fork_often(&m, 2);
+                machine_freeze(&m, &third);
+                assert_in_range(third.n, 3, DISK_LAYERS_MAX);
+                machine_spawn(&c, &rig, &third);
+                for (unsigned i = 0; i < 3; i++) {
+                        fork_often(&c, DISK_LAYERS_MAX);
+                        fork_often(&m, DISK_LAYERS_MAX / (i + 1));
+                        machine_reset(&c, &third);
+                        machine_reset(&m, &first);
+                        assert_int_equal(c.disk->noverlays, third.n);
+                        assert_int_equal(m.disk->noverlays, 1);
+                        assert_int_equal(request(&c, DISK_FLUSH, 0, 0, NULL), 0);
+                        machine_check(&c);
+                        machine_check(&m);
+                }
+                machine_fini(&m);
+                machine_fini(&c);
+                frozen_fini(&first);
+                frozen_fini(&third);
+                rig_fini(&rig);
+        }
+}
+
+/* An overlay that cannot be sealed costs the template, and the disk a layer: what was written
+ * before, meanwhile and since is there, and the next freeze gives all of it away. */
+static void a_publish_that_fails(void **state)
+{
+        struct rig rig;
+        struct machine m, c;
+        struct frozen f, g;
+        void *mapped;
+
+        rig_init(&rig, true, false, 9);
+        machine_init(&m, &rig, BYTES);
+        machine_write(&m, 5, 5, 5);
+        machine_freeze(&m, &f);
+        machine_write(&m, 6, 5, 6);
+        mapped = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, own(&m)->fd, 0);
+        assert_ptr_not_equal(mapped, MAP_FAILED);
+        for (unsigned i = 0; i < DISK_LAYERS_MAX + 3; i++) {
+                struct disk_record record;
+                struct err err = {0};
+
+                check(disk_freeze_prepare(m.disk, &err), &err);
+                disk_save(m.disk, &record);
+                disk_freeze(m.disk);
+                machine_write(&m, 7 + i % 3, 2, (uint8_t)(0x70 + i)); /* it runs on by then */
+                if (i < 3)
+                        assert_int_equal(disk_freeze_publish(m.disk, &err), -EBUSY);
+                else /* after a merge there is nothing of it to seal any more */
+                        (void)disk_freeze_publish(m.disk, &err);
+                machine_check(&m);
+                assert_in_range(m.disk->noverlays, 1, DISK_LAYERS_MAX - 1);
+        }
+        munmap(mapped, 4096);
+        machine_freeze(&m, &g);
+        machine_write(&m, 8, 8, 8);
+        machine_spawn(&c, &rig, &g);
+        machine_check(&c);
+        machine_check(&m);
+        machine_reset(&m, &f);
+        machine_check(&m);
+        machine_check(&c);
+        machine_fini(&m);
+        machine_fini(&c);
+        frozen_fini(&f);
+        frozen_fini(&g);
+        rig_fini(&rig);
 }
 
 static void restore_refuses(void **state)
@@ -603,6 +702,8 @@ int main(void)
                 cmocka_unit_test(cancelled),
                 cmocka_unit_test(reset_is_cheap),
                 cmocka_unit_test(reset_over_forks),
+                cmocka_unit_test(reset_over_a_merge),
+                cmocka_unit_test(a_publish_that_fails),
                 cmocka_unit_test(restore_refuses),
                 cmocka_unit_test(failed_restore_changes_nothing),
                 cmocka_unit_test(images_that_are_none),
