@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The ramet command: finds the subcommand and lets it work. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -79,6 +80,7 @@ int main(int argc, char **argv)
         const struct command *command;
 
         host_open_standard();
+        signal(SIGXFSZ, SIG_IGN); /* a file at the user's limit is an error, as a full disk is */
         if (argc < 2) {
                 help(stderr);
                 return CLI_INPUT;

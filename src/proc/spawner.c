@@ -224,8 +224,11 @@ static void become_spawner(struct spawner *s)
         prctl(PR_SET_NAME, "ramet-spawner");
         setsid();
         for (int sig = 1; sig <= SIGRTMAX; sig++)
-                signal(sig,
-                       sig == SIGPIPE ? SIG_IGN : SIG_DFL); /* a console's reader may go away */
+                signal(sig, SIG_DFL);
+        /* What they are about is an error of the call, too: a console's reader has gone away, a
+         * file would be larger than the user's limit. */
+        signal(SIGPIPE, SIG_IGN);
+        signal(SIGXFSZ, SIG_IGN);
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
 

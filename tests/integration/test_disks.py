@@ -218,9 +218,13 @@ def a_killed_launcher_leaves_no_lock():
 
 # --- forks ---
 
+def command(args, io_uring=True):
+    words = [os.path.abspath(os.environ.get('RAMET', 'ramet')), *args]
+    return words if io_uring else [sys.executable, Path(__file__).parent / 'without_io_uring.py', *words]
+
+
 def without_io_uring(args):
-    command = os.path.abspath(os.environ.get('RAMET', 'ramet'))
-    return Process([sys.executable, Path(__file__).parent / 'without_io_uring.py', command, *args])
+    return Process(command(args, io_uring=False))
 
 
 @cases_for(['io_uring', 'epoll', 'rom', 'trap'])
@@ -409,6 +413,21 @@ def reset_takes_the_disk_back():
     expect_no_failure(text)
     expect_equal(text.count('disk 0: O: ok'), 4, 'looks at an empty range')
     expect_equal(vm.status, 0, 'status')
+
+
+@cases_for(['io_uring', 'epoll'])
+def a_limit_of_file_sizes_ends_no_machine(how):
+    """ulimit -f: the kernel sends SIGXFSZ along with the error. The guest hears that its write failed, a
+    fork whose overlays would be too large fails, and the machine goes on."""
+    need_kvm()
+    limit = 40 << 20
+    args = arguments('wWRvi', '--fork', '2', disk=image(size=64 << 20),
+                     words=f'start={limit // SECTOR - 8} count=8 own={limit // SECTOR} seed={SEED}')
+    vm = Process(['prlimit', f'--fsize={limit}', *command(args, how == 'io_uring')]).wait()
+    expect_equal(vm.status, CLONE, 'status')
+    for text in ('w: ok', 'W: FAILED status 1', 'v: ok', 'i: ok'):
+        expect_in(f'disk 0: {text}', vm.stdout)
+    expect_in('File too large', vm.stderr)
 
 
 @cases_for(['acpi', 'cmdline'])
