@@ -265,6 +265,8 @@ int disk_freeze_prepare(struct disk *disk, struct err *err)
                                    err);
         if (!ret && total > DISK_LAYERS_MAX && !disk->merged)
                 ret = disk_merge(disk->overlays, frozen(disk), &disk->merged, err);
+        if (ret)
+                disk_freeze_cancel(disk);
         return ret;
 }
 

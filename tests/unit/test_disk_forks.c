@@ -6,6 +6,7 @@
  */
 #include <dirent.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "disk_rig.h"
 #include "io/overlay_chain.h"
@@ -161,6 +162,54 @@ static void cancelled(void **state)
         }
 }
 
+static void fork_often(struct machine *m, unsigned times)
+{
+        struct frozen f;
+        int fd, ro_fd;
+
+        for (unsigned i = 0; i < times; i++) {
+                machine_write(m, 10 + i, 3, (uint8_t)(0x80 + i));
+                rig_overlay(m->rig, &fd, &ro_fd);
+                disk_give_overlay(m->disk, fd, ro_fd);
+                machine_freeze(m, &f);
+                frozen_fini(&f);
+        }
+        machine_write(m, 5, 20, 0xee);
+}
+
+/* A preparation that fails leaves the file that was given as it was: nobody takes it for one that
+ * is written to. */
+static void a_merge_that_fails(void **state)
+{
+        struct rlimit was, none;
+        struct rig rig;
+        struct machine m;
+        struct frozen f;
+        struct err err = {0};
+        struct stat st;
+        char path[128];
+        int fd, ro_fd;
+
+        rig_init(&rig, true, true, 1);
+        machine_init(&m, &rig, BYTES);
+        fork_often(&m, DISK_LAYERS_MAX - 1);
+        check(overlay_create_file(rig_path(&rig, path), &fd, &ro_fd, &err), &err);
+        disk_give_overlay(m.disk, fd, ro_fd);
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+        none = (struct rlimit){0, was.rlim_max};
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+        assert_int_equal(disk_freeze_prepare(m.disk, &err), -EMFILE);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+        assert_int_equal(stat(path, &st), 0);
+        assert_int_equal(st.st_size, OVERLAY_HEADER_BYTES);
+        machine_freeze(&m, &f);
+        assert_string_equal(own(&m)->info.name, strrchr(path, '/') + 1);
+        machine_check(&m);
+        machine_fini(&m);
+        frozen_fini(&f);
+        rig_fini(&rig);
+}
+
 /* A reset of a disk that wrote nothing touches nothing. */
 static void reset_is_cheap(void **state)
 {
@@ -235,21 +284,6 @@ static void reset_over_forks(void **state)
                         frozen_fini(&g[i]);
                 rig_fini(&rig);
         }
-}
-
-static void fork_often(struct machine *m, unsigned times)
-{
-        struct frozen f;
-        int fd, ro_fd;
-
-        for (unsigned i = 0; i < times; i++) {
-                machine_write(m, 10 + i, 3, (uint8_t)(0x80 + i));
-                rig_overlay(m->rig, &fd, &ro_fd);
-                disk_give_overlay(m->disk, fd, ro_fd);
-                machine_freeze(m, &f);
-                frozen_fini(&f);
-        }
-        machine_write(m, 5, 20, 0xee);
 }
 
 /* Back when the template's layers have become one with later ones: they are opened again. The same
@@ -700,6 +734,7 @@ int main(void)
                 cmocka_unit_test(what_is_passed_on),
                 cmocka_unit_test(frozen_stays),
                 cmocka_unit_test(cancelled),
+                cmocka_unit_test(a_merge_that_fails),
                 cmocka_unit_test(reset_is_cheap),
                 cmocka_unit_test(reset_over_forks),
                 cmocka_unit_test(reset_over_a_merge),
