@@ -268,8 +268,9 @@ static void resets(void **state)
         free(now);
 }
 
-/* How fast a clone's processor is while the other one is halted, in percent of before the fork. */
-static unsigned long speed_beside_a_halted_one(void)
+/* How fast a processor was before the fork, and in a clone, while the other one was halted. What
+ * was there already stays if it is more. */
+static void speed_beside_a_halted_one(unsigned long *most_before, unsigned long *most_after)
 {
         unsigned long before, after;
         struct rig parent, clone;
@@ -288,20 +289,22 @@ static unsigned long speed_beside_a_halted_one(void)
         rig_free(&clone);
         if (sscanf(clone.text, "half: before=%lu after=%lu", &before, &after) != 2)
                 fail_msg("%s", clone.text);
-        return after * 100 / before;
+        *most_before = before > *most_before ? before : *most_before;
+        *most_after = after > *most_after ? after : *most_after;
 }
 
 /* A vCPU that is halted sits in KVM_RUN with the baton. It is got out of there, and does not take
- * a full turn each time. A busy host can make a clone slow, too, but not each time. */
+ * a full turn each time. A busy host slows down this and that: so the best of several counts. */
 static void a_halted_processor_costs_little(void **state)
 {
-        unsigned long percent = 0;
+        unsigned long before = 0, after = 0;
 
-        for (unsigned i = 0; i < 6 && percent <= 75; i++) {
-                percent = speed_beside_a_halted_one();
-                printf("# with another one halted: %lu%% of the speed before the fork\n", percent);
+        for (unsigned i = 0; i < 6 && (i < 2 || after < before * 3 / 4); i++) {
+                speed_beside_a_halted_one(&before, &after);
+                printf("# with another one halted: %lu%% of the speed before the fork\n",
+                       after * 100 / before);
         }
-        assert_true(percent > 75);
+        assert_true(after >= before * 3 / 4);
 }
 
 static bool caught(struct rig *r, uint64_t gpa)
