@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "flight.h"
+#include "io/disk.h"
 #include "vm/machine.h"
 
 #define MIB    (1ull << 20)
@@ -632,6 +633,46 @@ static void a_disk_that_cannot_be_sealed(void **state)
         rig_free(&f.rig);
 }
 
+/* The disk cannot take its template's layers back, when memory is the template's again: the machine
+ * has ended, with a queue that is of neither life. The next reset finds all that it needs. */
+static void a_reset_that_fails_halfway(void **state)
+{
+        static struct flyer parent, clone;
+        struct flyer *one = &clone;
+        struct rlimit limit, small;
+        struct template *t;
+
+        (void)state;
+        boot(&parent, 1, "");
+        template_unref(freeze(&parent));
+        one = &parent;
+        let_fly(&one, 1, 20); /* so that there is a layer to take */
+        t = freeze(&parent);
+        spawn(&clone, t, &parent, 1);
+        template_unref(t);
+        one = &clone;
+        vm_run(clone.rig.vm);
+        for (unsigned n = 0; n < DISK_LAYERS_MAX; n++) { /* and it becomes one with others */
+                let_fly(&one, 1, 10);
+                template_unref(freeze(&clone));
+        }
+        let_fly(&one, 1, 20);
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+        small = limit;
+        small.rlim_cur = 3;
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
+        assert_int_equal(vm_reset(clone.rig.vm, &err), -EMFILE);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+        rig_until(&clone.rig, rig_exited, 10);
+        assert_int_equal(clone.rig.exit.reason, RAMET_EXIT_HOST);
+        serve(&one, 1, 200000);
+        reset(&clone);
+        clone.rig.exited = false;
+        let_fly(&one, 1, 50);
+        rig_free(&clone.rig);
+        rig_free(&parent.rig);
+}
+
 /* --- shells --- */
 
 static void shells_have_devices(void **state)
@@ -707,6 +748,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test_setup(holds, set_up),
                 cmocka_unit_test_setup(failed_freezes, set_up),
                 cmocka_unit_test_setup(a_disk_that_cannot_be_sealed, set_up),
+                cmocka_unit_test_setup(a_reset_that_fails_halfway, set_up),
                 cmocka_unit_test_setup(shells_have_devices, set_up),
                 cmocka_unit_test_setup(a_shell_without_them_is_refused, set_up),
         };
