@@ -155,8 +155,10 @@ static const uint32_t ioctls[] = {
         UFFDIO_WAKE,
 };
 
+/* Not F_SETFL: the image and frozen overlays are open file descriptions that all machines of a
+ * family share, and with O_DIRECT on them the others' reads would fail. */
 static const uint32_t fcntls[] = {
-        F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_ADD_SEALS, F_GET_SEALS,
+        F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC, F_ADD_SEALS, F_GET_SEALS,
 };
 
 static const uint32_t prctls[] = {

@@ -176,6 +176,12 @@ static int probe_tgkill(void)
         return (int)syscall(SYS_tgkill, 1, 1, 0);
 }
 
+/* Flags of a file that others read, too. */
+static int probe_setfl(void)
+{
+        return fcntl(0, F_SETFL, O_RDONLY | O_DIRECT);
+}
+
 static int probe_exec_memory(void)
 {
         return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
@@ -221,6 +227,7 @@ static const struct {
         {"fork", probe_fork, false},
         {"kill", probe_kill, true},
         {"tgkill of another process", probe_tgkill, false},
+        {"flags of a shared file", probe_setfl, false},
         {"mmap of executable memory", probe_exec_memory, false},
         {"mprotect to executable", probe_mprotect_exec, false},
         {"KVM_CREATE_VM", probe_create_vm, false},
