@@ -30,9 +30,11 @@ struct vm;
 
 enum vm_event {
         VM_EVENT_FORK_DOORBELL = 1, /* the guest rang; that vCPU waits for vm_fork_done() */
-        VM_EVENT_FORK_CONSOLE,      /* the awaited text was printed; that vCPU waits, too */
-        VM_EVENT_FIRST_EXIT,        /* a clone's first exit of its own; args: see struct */
-        VM_EVENT_EXIT,              /* the machine ended: vm_exit_info(). Comes once */
+        /* The awaited text was printed; that vCPU waits, too, if the serial port did it. What a
+         * virtio console prints goes out by the loop's thread, and the guest runs on meanwhile. */
+        VM_EVENT_FORK_CONSOLE,
+        VM_EVENT_FIRST_EXIT, /* a clone's first exit of its own; args: see struct */
+        VM_EVENT_EXIT,       /* the machine ended: vm_exit_info(). Comes once */
 };
 
 enum vm_first_exit {
