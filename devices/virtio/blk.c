@@ -17,8 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "devices/registry.h"
 
 /* Of a disk; what the transport saves comes before it. */
@@ -103,14 +103,6 @@ static void reset(struct virtio_device *v)
 
 /* --- saved state --- */
 
-static uint64_t now_ns(void)
-{
-        struct timespec ts;
-
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static struct blk_level level_of(const struct throttle_bucket *bucket, uint64_t now)
 {
         struct blk_level l = {.rate = bucket->rate};
@@ -132,7 +124,7 @@ static void save(struct virtio_device *v, void *record)
 {
         struct blk *b = blk_of(v);
         struct blk_record out = {0};
-        uint64_t now = now_ns();
+        uint64_t now = clock_now_ns();
 
         memcpy(out.serial, b->serial, sizeof b->serial);
         out.requests = level_of(&b->throttle.requests, now);
@@ -165,7 +157,7 @@ static int restore(struct virtio_device *v, const void *record, struct err *err)
 {
         struct blk *b = blk_of(v);
         struct blk_record in;
-        uint64_t now = now_ns();
+        uint64_t now = clock_now_ns();
         int r;
 
         memcpy(&in, record, sizeof in);

@@ -24,7 +24,8 @@
 #include "devices/virtio/blk.h"
 
 #include <errno.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 #define BATCH 64 /* chains that are popped before others have their turn */
 
@@ -356,14 +357,6 @@ void blk_unthrottle(struct blk *b)
         b->throttled = false;
 }
 
-static uint64_t now_ns(void)
-{
-        struct timespec ts;
-
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 /* True: nothing more is popped before the timer has fired. */
 static bool hold_back(struct blk *b)
 {
@@ -372,7 +365,7 @@ static bool hold_back(struct blk *b)
 
         if (!b->limited)
                 return false;
-        wait_ns = throttle_delay(&b->throttle, now_ns());
+        wait_ns = throttle_delay(&b->throttle, clock_now_ns());
         if (wait_ns == 0)
                 return false;
         r = b->timer ? loop_rearm_timer(b->timer, wait_ns)
@@ -400,7 +393,7 @@ static void begin(struct blk *b, struct blk_request *r)
         b->in_flight++;
         b->bytes_in_flight += r->charge;
         if (b->limited)
-                throttle_take(&b->throttle, r->len, now_ns());
+                throttle_take(&b->throttle, r->len, clock_now_ns());
         if (status == VIRTIO_BLK_S_OK)
                 step(r);
         else

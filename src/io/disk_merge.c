@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 #define CHUNK (256u << 10)
 
 /* Copy [at, at + len) of the disk; *at ends where something failed. */
@@ -21,6 +23,7 @@ static int copy(const struct overlay *from, const struct overlay *to, uint64_t a
                 off_t data = lseek(from->fd, in, SEEK_DATA);
                 uint64_t skip = len;
                 ssize_t n;
+                int ret;
 
                 if (data < 0 && errno != ENXIO)
                         data = in; /* it cannot say */
@@ -34,9 +37,9 @@ static int copy(const struct overlay *from, const struct overlay *to, uint64_t a
                           (off_t)(from->data_offset + at));
                 if (n <= 0)
                         return n < 0 ? -errno : -EIO;
-                n = pwrite(to->fd, buf, (size_t)n, (off_t)(to->data_offset + at));
-                if (n <= 0)
-                        return n < 0 ? -errno : -EIO;
+                ret = file_write_at(to->fd, buf, (size_t)n, to->data_offset + at);
+                if (ret < 0)
+                        return ret;
                 at += (uint64_t)n;
                 len -= (uint64_t)n;
         }

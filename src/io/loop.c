@@ -42,6 +42,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "io/loop_internal.h"
 
 struct loop {
@@ -84,14 +85,6 @@ const char *const loop_syscalls[] = {
         "futex",
         NULL,
 };
-
-static uint64_t now_ns(void)
-{
-        struct timespec ts;
-
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 /* ---- lists ---- */
 
@@ -324,7 +317,7 @@ int loop_add_timer(struct loop *loop, uint64_t delay_ns, loop_timer_fn *fn, void
 
 int loop_rearm_timer(struct loop_watch *w, uint64_t delay_ns)
 {
-        uint64_t now = now_ns();
+        uint64_t now = clock_now_ns();
 
         if (w->fd >= 0)
                 return -EINVAL;
@@ -457,7 +450,7 @@ static void dispatch_timers(struct loop *loop)
         if (!loop->timers)
                 return;
         /* Once for all of them: one that re-arms itself with 0 waits for the next step. */
-        now = now_ns();
+        now = clock_now_ns();
         while (loop->timers && loop->timers->deadline_ns <= now) {
                 struct loop_watch *w = loop->timers;
 
@@ -481,7 +474,7 @@ int loop_step(struct loop *loop, uint64_t timeout_ns)
         if (loop->nready || loop->nlanded) {
                 timeout_ns = 0;
         } else if (loop->timers) {
-                uint64_t now = now_ns(), until = loop->timers->deadline_ns;
+                uint64_t now = clock_now_ns(), until = loop->timers->deadline_ns;
 
                 until = until > now ? until - now : 0;
                 if (until < timeout_ns)

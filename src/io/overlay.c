@@ -21,6 +21,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "io/overlay_internal.h"
 
 #define PAGE_BITS (OVERLAY_PAGE * 8u)
@@ -307,24 +308,6 @@ void overlay_set(struct overlay *o, uint64_t sector, uint64_t n)
 
 /* --- the file's bitmap --- */
 
-static int write_all(int fd, const void *buf, size_t len, uint64_t offset)
-{
-        const uint8_t *p = buf;
-
-        while (len) {
-                ssize_t n = pwrite(fd, p, len, (off_t)offset);
-
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n <= 0)
-                        return n < 0 ? -errno : -EIO;
-                p += n;
-                offset += (uint64_t)n;
-                len -= (size_t)n;
-        }
-        return 0;
-}
-
 static int write_news(struct overlay *o)
 {
         uint64_t pages = bitmap_pages(o);
@@ -334,8 +317,9 @@ static int write_news(struct overlay *o)
                 int ret;
 
                 end = scan(o->news, p, pages, false);
-                ret = write_all(o->fd, (uint8_t *)o->bits + p * OVERLAY_PAGE,
-                                (end - p) * OVERLAY_PAGE, OVERLAY_HEADER_BYTES + p * OVERLAY_PAGE);
+                ret = file_write_at(o->fd, (uint8_t *)o->bits + p * OVERLAY_PAGE,
+                                    (end - p) * OVERLAY_PAGE,
+                                    OVERLAY_HEADER_BYTES + p * OVERLAY_PAGE);
                 if (ret)
                         return ret;
                 for (uint64_t q = p; q < end; q++)

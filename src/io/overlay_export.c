@@ -18,6 +18,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 #define CHUNK (1u << 20)
 #define BLOCK 4096u /* what is left out when it is zero */
 
@@ -33,22 +35,6 @@ struct export
 };
 
 /* --- contents --- */
-
-static int write_at(int fd, const uint8_t *p, size_t len, uint64_t at)
-{
-        while (len) {
-                ssize_t n = pwrite(fd, p, len, (off_t)at);
-
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n <= 0)
-                        return n < 0 ? -errno : -EIO;
-                p += n;
-                at += (uint64_t)n;
-                len -= (size_t)n;
-        }
-        return 0;
-}
 
 static bool is_zero(const uint8_t *p, size_t len)
 {
@@ -69,13 +55,13 @@ static int write_data(int fd, const uint8_t *p, size_t len, uint64_t at)
                         to += block;
                         continue;
                 }
-                ret = write_at(fd, p + from, to - from, at + from);
+                ret = file_write_at(fd, p + from, to - from, at + from);
                 if (ret)
                         return ret;
                 to += block;
                 from = to;
         }
-        return write_at(fd, p + from, to - from, at + from);
+        return file_write_at(fd, p + from, to - from, at + from);
 }
 
 /* How much from @at on is a hole of @fd, at most @len. */

@@ -29,25 +29,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "mem/backing.h"
 
 #define BUFFER (256u << 10)
-
-static int write_all(int fd, const uint8_t *p, uint64_t offset, uint64_t length)
-{
-        while (length > 0) {
-                ssize_t n = pwrite(fd, p, length, (off_t)offset);
-
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n <= 0)
-                        return n < 0 ? -errno : -EIO;
-                p += n;
-                offset += (uint64_t)n;
-                length -= (uint64_t)n;
-        }
-        return 0;
-}
 
 static int copy(int from, int to, uint64_t offset, uint64_t length, uint8_t *buffer)
 {
@@ -60,7 +45,7 @@ static int copy(int from, int to, uint64_t offset, uint64_t length, uint8_t *buf
                         continue;
                 if (n <= 0)
                         return n < 0 ? -errno : -EIO;
-                r = write_all(to, buffer, offset, (uint64_t)n);
+                r = file_write_at(to, buffer, (size_t)n, offset);
                 offset += (uint64_t)n;
                 length -= (uint64_t)n;
         }

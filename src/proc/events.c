@@ -105,7 +105,7 @@ static const char *fork_failed(struct ramet_process *p, uint64_t t_ns,
 
 const char *events_lost_fds(struct ramet_process *p)
 {
-        return fork_failed(p, monotonic_ns(), NULL,
+        return fork_failed(p, clock_now_ns(), NULL,
                            "the template cannot be received: too many open files");
 }
 
@@ -303,7 +303,7 @@ static const char *take(struct ramet_process *p, const struct message_event *m, 
 const char *events_take(struct ramet_process *p, const struct message_event *m,
                         struct message_fds *fds)
 {
-        uint64_t now = monotonic_ns(), t_ns = m->t_ns;
+        uint64_t now = clock_now_ns(), t_ns = m->t_ns;
         const char *why;
 
         if (t_ns > now)
@@ -318,7 +318,7 @@ const char *events_take(struct ramet_process *p, const struct message_event *m,
 static void __attribute__((format(printf, 4, 5)))
 exit_event(struct ramet_process *p, enum ramet_exit reason, int status, const char *fmt, ...)
 {
-        struct ramet_event *e = spawner_queue(p, RAMET_EVENT_EXIT, monotonic_ns());
+        struct ramet_event *e = spawner_queue(p, RAMET_EVENT_EXIT, clock_now_ns());
         va_list ap;
 
         if (!e)
@@ -332,7 +332,7 @@ exit_event(struct ramet_process *p, enum ramet_exit reason, int status, const ch
 
 static void gone_event(struct ramet_process *p, int wait_status)
 {
-        struct ramet_event *e = spawner_queue(p, RAMET_EVENT_GONE, monotonic_ns());
+        struct ramet_event *e = spawner_queue(p, RAMET_EVENT_GONE, clock_now_ns());
 
         if (!e)
                 return;

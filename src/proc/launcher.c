@@ -28,14 +28,6 @@
 
 #define BATCH 16
 
-uint64_t monotonic_ns(void)
-{
-        struct timespec t;
-
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 struct ramet_process *spawner_find(struct ramet_spawner *s, uint64_t id)
 {
         struct ramet_process *p = s->buckets[id % BUCKETS];

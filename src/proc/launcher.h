@@ -10,6 +10,7 @@
 
 #include <ramet/process.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "proc/disks.h"
 #include "proc/message.h"
@@ -123,8 +124,6 @@ struct ramet_process {
         unsigned notes;
         const char *broken; /* how it broke the protocol, if it did */
 };
-
-uint64_t monotonic_ns(void);
 
 /* ctx.c: note an error for ramet_last_error(); returns @ret. */
 int ctx_fail(struct ramet_ctx *ctx, int ret, const struct err *err);

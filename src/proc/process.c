@@ -227,7 +227,7 @@ void process_launched(struct ramet_process *p, pid_t pid)
                 return;
         p->state = PROCESS_LAUNCHED;
         p->pid = pid;
-        e = spawner_queue(p, RAMET_EVENT_LAUNCHED, monotonic_ns());
+        e = spawner_queue(p, RAMET_EVENT_LAUNCHED, clock_now_ns());
         if (e)
                 e->launched.pid = pid;
         if (p->channel >= 0 && epoll_ctl(p->spawner->epoll, EPOLL_CTL_ADD, p->channel, &ev)) {
@@ -300,7 +300,7 @@ struct ramet_process *process_new(struct ramet_spawner *s)
         p->spawner = s;
         p->channel = -1;
         p->id = s->next_id++;
-        p->requested_ns = monotonic_ns();
+        p->requested_ns = clock_now_ns();
         p->hash_next = s->buckets[p->id % BUCKETS];
         s->buckets[p->id % BUCKETS] = p;
         return p;

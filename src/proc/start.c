@@ -152,7 +152,7 @@ static int adopt(struct ramet_process *p, const struct start *start)
         if (!p->starting)
                 p->spawner->starting++;
         p->starting = true;
-        e = p->state == PROCESS_LAUNCHED ? spawner_queue(p, RAMET_EVENT_LAUNCHED, monotonic_ns())
+        e = p->state == PROCESS_LAUNCHED ? spawner_queue(p, RAMET_EVENT_LAUNCHED, clock_now_ns())
                                          : NULL; /* it will come */
         if (e)
                 e->launched.pid = p->pid;
@@ -162,7 +162,7 @@ static int adopt(struct ramet_process *p, const struct start *start)
 static void inherit(struct ramet_process *p, const struct ramet_frozen *frozen)
 {
         p->clone = true;
-        p->requested_ns = monotonic_ns();
+        p->requested_ns = clock_now_ns();
         p->fork_point_ns = frozen->fork_point_ns;
         p->shape = frozen->shape;
         p->seccomp = frozen->seccomp;

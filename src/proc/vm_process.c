@@ -30,11 +30,11 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <ramet/fork_abi.h>
 
+#include "base/clock.h"
 #include "devices/device.h"
 #include "proc/confine.h"
 #include "proc/message.h"
@@ -69,20 +69,12 @@ struct process {
         union first *first;
 };
 
-static uint64_t now_ns(void)
-{
-        struct timespec t;
-
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static void send_event(struct process *p, struct message_event *m, enum message_type type,
                        const int *fds, unsigned nfds)
 {
         m->head.type = type;
         if (!m->t_ns)
-                m->t_ns = now_ns();
+                m->t_ns = clock_now_ns();
         if (message_send(p->channel, m, sizeof *m, fds, nfds, 0) == -EPIPE)
                 _exit(1);
 }
@@ -254,7 +246,7 @@ static void set_paused(struct process *p, bool paused)
 
 static void reset_requested(struct process *p)
 {
-        struct message_event m = {.reset.reset_ns = now_ns()};
+        struct message_event m = {.reset.reset_ns = clock_now_ns()};
         int ret = p->exited ? err_host(&p->err, ESRCH, "the machine has ended")
                             : vm_reset(p->vm, &p->err);
 
@@ -262,7 +254,7 @@ static void reset_requested(struct process *p)
                 send_text(p, MESSAGE_RESET_FAILED, "%s", p->err.text);
                 return;
         }
-        m.reset.reset_ns = now_ns() - m.reset.reset_ns;
+        m.reset.reset_ns = clock_now_ns() - m.reset.reset_ns;
         send_event(p, &m, MESSAGE_RESET_DONE, NULL, 0);
 }
 
@@ -541,7 +533,7 @@ static int finish(struct process *p)
         struct vm_exit_info info;
 
         vm_exit_info(p->vm, &info);
-        m.t_ns = now_ns();
+        m.t_ns = clock_now_ns();
         m.exit.reason = info.reason;
         m.exit.status = info.status;
         m.exit.assists = vm_assists(p->vm);

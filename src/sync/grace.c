@@ -11,6 +11,8 @@
  */
 #include "sync/internal.h"
 
+#include "base/clock.h"
+
 void sync_refused(struct sync_participant *p, unsigned times)
 {
         if (times < SYNC_PATIENCE || atomic_load(&p->owed))
@@ -32,14 +34,6 @@ void sync_admitted(struct sync_participant *p)
         forgive(p);
 }
 
-static uint64_t now_ns(void)
-{
-        struct timespec ts;
-
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 void sync_grace(struct sync_domain *d)
 {
         uint64_t end, now;
@@ -48,8 +42,8 @@ void sync_grace(struct sync_domain *d)
         if (atomic_load(&d->owed) == 0 || atomic_load(&d->stopped))
                 return; /* nobody gets in now */
         sync_count(&d->counters.graces);
-        now = now_ns();
-        for (end = now + SYNC_GRACE_NS; now < end; now = now_ns()) {
+        now = clock_now_ns();
+        for (end = now + SYNC_GRACE_NS; now < end; now = clock_now_ns()) {
                 struct timespec rest = {.tv_nsec = (long)(end - now)};
 
                 owed = atomic_load(&d->owed);

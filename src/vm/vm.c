@@ -14,11 +14,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <ramet/fork_abi.h>
 
+#include "base/clock.h"
 #include "kvm/dirty.h"
 #include "vm/machine.h"
 #include "x86/acpi.h"
@@ -31,10 +31,7 @@
 
 uint64_t vm_now_ns(void)
 {
-        struct timespec ts;
-
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+        return clock_now_ns();
 }
 
 /* --- events: raised by any thread, delivered by the owner's loop --- */

@@ -255,3 +255,24 @@ bool rig_printed(const struct rig *r)
 {
         return r->len > 0;
 }
+
+void rig_use_engine(enum ramet_cow cow)
+{
+        struct vm_options o = {.shape = {.memory_bytes = 16u << 20, .vcpus = 1},
+                               .kick_signal = SIGUSR1,
+                               .cow = cow};
+        struct vm *vm = NULL;
+        struct err err = {0};
+        int ret;
+
+        assert_int_equal(loop_create(false, &o.loop), 0);
+        ret = vm_shell(&o, &vm, &err);
+        if (ret == 0)
+                vm_destroy(vm, 0);
+        loop_destroy(o.loop);
+        if (ret < 0) {
+                print_message("# SKIP %s\n", err.text);
+                skip();
+        }
+        rig_cow = cow;
+}

@@ -57,6 +57,9 @@ int rig_try_boot(struct rig *r, const char *name, const char *cmdline, unsigned 
                  uint64_t memory_bytes, bool armed, struct err *err);
 int rig_try_spawn(struct rig *r, struct template *tmpl, uint32_t index, uint32_t count,
                   struct err *err);
+/* Machines made from now on have this engine. Skips the test, saying why, where this host does not
+ * give it. */
+void rig_use_engine(enum ramet_cow cow);
 /* Was it the engine that said no: on this host, or of this machine? */
 bool rig_refused(int ret, const struct err *err);
 /* The same in two steps: an empty machine with its threads, and the template it becomes. */

@@ -133,26 +133,6 @@ static void reset(struct flyer *f)
                 fail_msg("reset: %s", err.text);
 }
 
-/* Skips where this host does not give the engine. */
-static void use(enum ramet_cow cow)
-{
-        struct vm_options o = {
-                .shape = {.memory_bytes = MEMORY, .vcpus = 1}, .kick_signal = SIGUSR1, .cow = cow};
-        struct vm *vm = NULL;
-        int ret;
-
-        assert_int_equal(loop_create(false, &o.loop), 0);
-        ret = vm_shell(&o, &vm, &err);
-        if (ret == 0)
-                vm_destroy(vm, 0);
-        loop_destroy(o.loop);
-        if (ret < 0) {
-                print_message("# SKIP %s\n", err.text);
-                skip();
-        }
-        rig_cow = cow;
-}
-
 static int set_up(void **state)
 {
         (void)state;
@@ -276,7 +256,7 @@ static void forked_in_flight(enum ramet_cow cow, unsigned vcpus, unsigned forks)
         static struct flyer parent, clones[CLONES];
         struct flyer *all[CLONES + 1] = {&parent};
 
-        use(cow);
+        rig_use_engine(cow);
         rig_tune = cow == RAMET_COW_PRIVATE ? NULL : direct_image;
         boot(&parent, vcpus, "depth=8");
         for (unsigned n = 0; n < forks; n++) {
@@ -412,7 +392,7 @@ static void reset_in_flight(enum ramet_cow cow, unsigned vcpus, unsigned times)
         struct held_things before;
         struct template *t;
 
-        use(cow);
+        rig_use_engine(cow);
         boot(&parent, vcpus, "");
         vm_pause(parent.rig.vm);
         t = freeze(&parent);

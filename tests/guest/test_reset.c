@@ -178,26 +178,6 @@ static void lives_end_in_reset(unsigned vcpus)
         rig_free(&parent);
 }
 
-/* Skips the test where this host does not give the engine. */
-static void use_engine(enum ramet_cow cow)
-{
-        struct vm_options o = {
-                .shape = {.memory_bytes = MEMORY, .vcpus = 1}, .kick_signal = SIGUSR1, .cow = cow};
-        struct vm *vm = NULL;
-        int ret;
-
-        assert_int_equal(loop_create(false, &o.loop), 0);
-        ret = vm_shell(&o, &vm, &err);
-        if (ret == 0)
-                vm_destroy(vm, 0);
-        loop_destroy(o.loop);
-        if (ret < 0) {
-                print_message("# SKIP %s\n", err.text);
-                skip();
-        }
-        rig_cow = cow;
-}
-
 static int use_private(void **state)
 {
         rig_cow = RAMET_COW_PRIVATE;
@@ -216,13 +196,13 @@ static void lives_of_two_processors_end_in_reset(void **state)
 
 static void lives_end_in_reset_with_trap(void **state)
 {
-        use_engine(RAMET_COW_TRAP);
+        rig_use_engine(RAMET_COW_TRAP);
         lives_end_in_reset(2);
 }
 
 static void lives_end_in_reset_with_rom(void **state)
 {
-        use_engine(RAMET_COW_ROM);
+        rig_use_engine(RAMET_COW_ROM);
         lives_end_in_reset(2);
 }
 
@@ -639,7 +619,7 @@ static void a_thousand_resets_leave_nothing(enum ramet_cow cow)
         struct rig parent, clone;
         struct footprint before, after;
 
-        use_engine(cow);
+        rig_use_engine(cow);
         t = at_ring(&parent, "fork_pio.elf", 1);
         rig_spawn(&clone, t, 3, 4);
         vm_run(clone.vm);
@@ -675,7 +655,7 @@ static void resets_in_a_write_storm(enum ramet_cow cow)
         struct template *t;
         struct rig *r = &clone;
 
-        use_engine(cow);
+        rig_use_engine(cow);
         rig_boot(&parent, "writer.elf", "mib=2 ms=500", 2, MEMORY, false);
         rig_until(&parent, rig_printed, 30);
         t = freeze(&parent, false);

@@ -66,26 +66,6 @@ static void boot_writer(struct rig *r, unsigned vcpus)
         rig_until(r, rig_printed, 30);
 }
 
-/* Skips the test where this host does not give the engine. */
-static void use_engine(enum ramet_cow cow)
-{
-        struct vm_options o = {
-                .shape = {.memory_bytes = MEMORY, .vcpus = 1}, .kick_signal = SIGUSR1, .cow = cow};
-        struct vm *vm = NULL;
-        int ret;
-
-        assert_int_equal(loop_create(false, &o.loop), 0);
-        ret = vm_shell(&o, &vm, &err);
-        if (ret == 0)
-                vm_destroy(vm, 0);
-        loop_destroy(o.loop);
-        if (ret < 0) {
-                print_message("# SKIP %s\n", err.text);
-                skip();
-        }
-        rig_cow = cow;
-}
-
 static unsigned open_fds(void)
 {
         DIR *dir = opendir("/proc/self/fd");
@@ -103,7 +83,7 @@ static void a_tree_of_any_depth(enum ramet_cow cow, unsigned depth, unsigned vcp
         static struct rig line, others[OTHERS];
         unsigned before;
 
-        use_engine(cow);
+        rig_use_engine(cow);
         before = open_fds();
         srand(5);
         boot_writer(&line, vcpus);

@@ -9,7 +9,7 @@
 
 static struct message_event say(enum message_type type)
 {
-        return (struct message_event){.head.type = type, .t_ns = monotonic_ns()};
+        return (struct message_event){.head.type = type, .t_ns = clock_now_ns()};
 }
 
 static int tell(int channel, struct message_event m)

@@ -33,7 +33,7 @@ static void tell(int channel, enum message_type type, struct message_event m, co
                  unsigned nfds)
 {
         m.head.type = type;
-        m.t_ns = monotonic_ns();
+        m.t_ns = clock_now_ns();
         if (message_send(channel, &m, sizeof m, fds, nfds, 0))
                 _exit(1);
 }
