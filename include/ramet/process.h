@@ -20,7 +20,7 @@
 
 #include <sys/types.h>
 
-#include <ramet/ramet.h>
+#include <ramet/vm.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -31,9 +31,14 @@ struct ramet_process; /* one machine's process, from start until it is released 
 struct ramet_frozen;  /* a template, held as descriptors: machines can be cloned from it */
 
 /* Fork the spawner. Call it early: before the program has threads, and with no more memory mapped
- * or descriptors open than must be; it keeps none of them. @ctx must outlive it. 0, or -errno of
- * socketpair, fork, epoll_create. */
+ * or descriptors open than must be; it keeps none of them. 0, -EINVAL, or -errno of socketpair,
+ * fork, epoll_create. */
 RAMET_API int ramet_spawner_create(struct ramet_ctx *ctx, struct ramet_spawner **spawner);
+/* The same for a program that has threads: the spawner is a program of its own, @path (NULL: the
+ * one that was installed with the library, or $RAMET_SPAWNER). No SIGCHLD comes when it ends. Also
+ * -errno of executing it. */
+RAMET_API int ramet_spawner_execute(struct ramet_ctx *ctx, const char *path,
+                                    struct ramet_spawner **spawner);
 /* Kill and reap every machine, then the spawner. NULL is fine. Processes must not be used after. In
  * a child that the program has forked it ends nothing and only frees the child's copy. */
 RAMET_API void ramet_spawner_destroy(struct ramet_spawner *spawner);
@@ -94,6 +99,12 @@ RAMET_API void ramet_process_set_data(struct ramet_process *process, void *data)
 RAMET_API void *ramet_process_data(const struct ramet_process *process);
 /* Forget a process; kills it if it still runs. No event names it afterwards. NULL is fine. */
 RAMET_API void ramet_process_release(struct ramet_process *process);
+
+/* A template of <ramet/vm.h> for processes, and the other way round: both hold the same memory. The
+ * caller releases what it gets, and what it gave. 0, -EINVAL, -ENOMEM, or -errno. */
+RAMET_API int ramet_template_export(struct ramet_template *tmpl, struct ramet_frozen **frozen);
+RAMET_API int ramet_template_import(struct ramet_ctx *ctx, struct ramet_frozen *frozen,
+                                    const char *name, struct ramet_template **tmpl);
 
 /* Drop a template that came with a FROZEN event. Clones that run keep what they need. NULL is fine.
  */

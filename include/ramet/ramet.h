@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * libramet: virtual machines that fork. This header has what both ways of use share: options of a
- * machine, errors, exit reasons. <ramet/process.h> runs each machine in a process of its own, as
- * the ramet command does.
+ * machine, errors, exit reasons. <ramet/vm.h> runs machines in the calling program, for test
+ * harnesses; <ramet/process.h> runs each in a process of its own, as the ramet command does;
+ * <ramet/harness.h> and <ramet/fuzz.h> are made of the former.
  *
  * Conventions: functions return 0 or -errno, or a positive condition where said; after a failure
  * ramet_last_error() has one line in words. Option structs begin with their own size, so that they
@@ -28,20 +29,30 @@ extern "C" {
 #define RAMET_CLONES_MAX 10000u
 #define RAMET_NAME_MAX   63 /* bytes of a name, without the NUL; clones' paths may be longer */
 
-struct ramet_ctx; /* error text and library settings; one thread at a time */
+struct ramet_ctx; /* library settings; any thread. It must outlive what was made with it */
 
-/* 0 or -ENOMEM. */
+/* 0, -EINVAL or -ENOMEM. */
 RAMET_API int ramet_ctx_create(struct ramet_ctx **ctx);
-RAMET_API void ramet_ctx_destroy(struct ramet_ctx *ctx);
+RAMET_API void ramet_ctx_destroy(struct ramet_ctx *ctx); /* NULL is fine */
 
-/* The last failure of a call made with @ctx, one line without a newline, "" if there was none.
- * Valid until the next call. */
+/* The signal that is sent to vCPU threads, and to them alone, to bring them out of the guest; by
+ * default SIGSTKFLT, which nothing else uses. It is never delivered (they take it where they wait
+ * for it), so the program's handler for it, if there is one, stays as it is; but the same signal
+ * sent to the whole process may be taken by a vCPU. For machines made afterwards. -EINVAL: not a
+ * signal that can be blocked, or a real-time one (their queues can be full). */
+RAMET_API int ramet_ctx_set_kick_signal(struct ramet_ctx *ctx, int signal);
+
+/* The calling thread's last failure, as errno is: one line without a newline, "" if there was none.
+ * Valid until that thread's next call. @ctx may be NULL. */
 RAMET_API const char *ramet_last_error(const struct ramet_ctx *ctx);
 /* True when that failure lies in what the caller gave, false when the host refused something. */
 RAMET_API bool ramet_last_error_is_input(const struct ramet_ctx *ctx);
 
 /* "0.1.0" */
 RAMET_API const char *ramet_version(void);
+/* The soname's number: programs made for the same one go on working. */
+#define RAMET_ABI 0
+RAMET_API int ramet_abi(void);
 
 enum ramet_seccomp {
         RAMET_SECCOMP_ON = 0, /* a forbidden system call kills the machine's process */
@@ -136,6 +147,7 @@ enum ramet_exit {
         RAMET_EXIT_HOST,   /* KVM or the host failed: text */
         RAMET_EXIT_INPUT,  /* the kernel or another input cannot be used: text */
         RAMET_EXIT_KILLED, /* the process ended without a word: status is the signal, or 0 */
+        RAMET_EXIT_LIMIT,  /* it reached a limit that was set for it: text says which */
 };
 
 #ifdef __cplusplus
