@@ -26,6 +26,11 @@
  * sequentially consistent, or under the device's lock), so at least one of them sees the other:
  * Dekker's pattern.
  *
+ * A sink stands in for both descriptors: output goes to it instead of the ring, under the lock,
+ * which keeps what two devices write in order; input comes from it as from a file, until it has
+ * none, and is asked for again when chardev_feed() says so. Nothing of it is written later, so no
+ * output costs a kick.
+ *
  * An output that fails (its reader has gone, the disk is full) swallows everything from then on: a
  * guest is not to hang on a console that nobody reads.
  */
@@ -56,6 +61,7 @@ struct chardev {
         struct loop_watch *kick_watch; /* [I] */
         struct nbfd in;                /* [t] kind NBFD_NONE: none, or it has ended */
         struct nbfd out;               /* [t] */
+        struct chardev_sink sink;      /* [I] its functions NULL: descriptors */
         struct loop_watch *in_watch;   /* [t] NULL while the device has no room */
         struct loop_watch *out_watch;  /* [t] only while the descriptor is full */
         struct chardev_user {
@@ -73,6 +79,7 @@ struct chardev {
         bool discard;             /* [m] there is nothing to write to */
         struct match match;       /* [m] */
         void (*match_fn)(void *); /* [m] NULL: not armed */
+        bool match_always;        /* [m] armed again after a match */
         void *match_data;         /* [m] */
         uint8_t ring[OUT_SIZE];   /* see above */
 };
@@ -111,8 +118,11 @@ static size_t take(struct chardev *cd, const uint8_t *data, size_t len, void (**
         if (hit) {
                 *fn = cd->match_fn;
                 *fn_data = cd->match_data;
-                cd->match_fn = NULL;
+                if (!cd->match_always)
+                        cd->match_fn = NULL;
         }
+        if (cd->sink.output)
+                cd->sink.output(cd->sink.data, data, len);
         if (cd->discard)
                 return len;
         tail = (cd->head + cd->len) % OUT_SIZE;
@@ -169,7 +179,8 @@ bool chardev_drained(struct chardev *cd)
         return drained;
 }
 
-int chardev_watch_output(struct chardev *cd, const char *text, void (*fn)(void *data), void *data)
+int chardev_watch_output(struct chardev *cd, const char *text, enum chardev_watch how,
+                         void (*fn)(void *data), void *data)
 {
         int ret;
 
@@ -178,6 +189,7 @@ int chardev_watch_output(struct chardev *cd, const char *text, void (*fn)(void *
         if (ret == 0) {
                 cd->match_fn = cd->match.len ? fn : NULL;
                 cd->match_data = data;
+                cd->match_always = how == CHARDEV_ALWAYS;
         }
         pthread_mutex_unlock(&cd->lock);
         return ret;
@@ -258,6 +270,21 @@ static void on_writable(void *data, int fd, unsigned events)
 
 /* ---- input ---- */
 
+static bool has_input(const struct chardev *cd)
+{
+        return cd->sink.input || cd->in.kind != NBFD_NONE;
+}
+
+static ssize_t read_input(struct chardev *cd, void *buf, size_t len)
+{
+        size_t n;
+
+        if (!cd->sink.input)
+                return nbfd_read(&cd->in, buf, len);
+        n = cd->sink.input(cd->sink.data, buf, len);
+        return n > 0 ? (ssize_t)n : -EAGAIN;
+}
+
 static void end_input(struct chardev *cd)
 {
         loop_remove(cd->in_watch);
@@ -290,7 +317,7 @@ static bool read_some(struct chardev *cd)
 
         if (room == 0)
                 return false;
-        n = nbfd_read(&cd->in, buf, room < sizeof buf ? room : sizeof buf);
+        n = read_input(cd, buf, room < sizeof buf ? room : sizeof buf);
         if (n == -EAGAIN)
                 return false;
         if (n <= 0) {
@@ -303,14 +330,14 @@ static bool read_some(struct chardev *cd)
 
 static void on_readable(void *data, int fd, unsigned events);
 
-/* Read what there is for a file; otherwise watch as long as the device has room. */
+/* Read what there is for a file or a sink; otherwise watch as long as the device has room. */
 static void pump_input(struct chardev *cd)
 {
         bool more = true;
 
-        if (!cd->input || cd->in.kind == NBFD_NONE)
+        if (!cd->input || !has_input(cd))
                 return;
-        if (cd->in.kind == NBFD_FILE) {
+        if (cd->sink.input || cd->in.kind == NBFD_FILE) {
                 for (int i = 0; i < MAX_ROUNDS && more; i++)
                         more = read_some(cd);
                 if (more) {
@@ -342,11 +369,18 @@ void chardev_input_ready(struct chardev *cd)
         kick(cd);
 }
 
+void chardev_feed(struct chardev *cd)
+{
+        pump_input(cd);
+}
+
 /* Bounded: somebody may type faster than we throw away. */
-void chardev_discard_input(struct chardev *cd)
+void chardev_discard(struct chardev *cd)
 {
         uint8_t buf[IN_CHUNK];
 
+        if (cd->sink.discard)
+                cd->sink.discard(cd->sink.data);
         if (cd->in.kind == NBFD_FILE)
                 return;
         for (size_t n = 0; n < DISCARD_MAX && cd->in.kind != NBFD_NONE; n += sizeof buf) {
@@ -402,7 +436,8 @@ static int create_fds(struct chardev *cd, int in_fd, int out_fd)
         return ret;
 }
 
-int chardev_create(struct loop *loop, int in_fd, int out_fd, struct chardev **out)
+/* Without anything to read or write yet. */
+static int create(struct loop *loop, struct chardev **out)
 {
         struct chardev *cd = calloc(1, sizeof *cd);
         int ret;
@@ -416,12 +451,34 @@ int chardev_create(struct loop *loop, int in_fd, int out_fd, struct chardev **ou
                 ret = -errno;
                 goto free_cd;
         }
+        cd->discard = true;
         ret = loop_add_fd(loop, cd->kick_fd, POLLIN, on_kick, cd, &cd->kick_watch);
         if (ret)
                 goto close_kick;
-        ret = create_fds(cd, in_fd, out_fd);
+        *out = cd;
+        return 0;
+
+close_kick:
+        close(cd->kick_fd);
+free_cd:
+        pthread_mutex_destroy(&cd->lock);
+        free(cd);
+        return ret;
+}
+
+int chardev_create(struct loop *loop, int in_fd, int out_fd, struct chardev **out)
+{
+        struct chardev *cd;
+        int ret = create(loop, &cd);
+
         if (ret)
-                goto remove_kick;
+                return ret;
+        ret = create_fds(cd, in_fd, out_fd);
+        if (ret) {
+                cd->in = cd->out = (struct nbfd){0}; /* the caller's still */
+                chardev_destroy(cd, 0);
+                return ret;
+        }
         /* It has succeeded, so the descriptors are ours: those that were opened anew go. */
         if (in_fd >= 0 && cd->in.fd != in_fd)
                 close(in_fd);
@@ -429,14 +486,14 @@ int chardev_create(struct loop *loop, int in_fd, int out_fd, struct chardev **ou
                 close(out_fd);
         *out = cd;
         return 0;
+}
 
-remove_kick:
-        loop_remove(cd->kick_watch);
-close_kick:
-        close(cd->kick_fd);
-free_cd:
-        pthread_mutex_destroy(&cd->lock);
-        free(cd);
+int chardev_create_sink(struct loop *loop, const struct chardev_sink *sink, struct chardev **out)
+{
+        int ret = create(loop, out);
+
+        if (ret == 0)
+                (*out)->sink = *sink;
         return ret;
 }
 

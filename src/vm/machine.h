@@ -85,7 +85,8 @@ struct vm_slots {
 /* What vm_arm_fork() was told. */
 struct vm_armed {
         bool doorbell;
-        char *text; /* of the console; owned; NULL: none */
+        char *text;  /* of the console; owned; NULL: none */
+        bool always; /* by vm_watch() */
 };
 
 struct queued_event {
@@ -160,7 +161,6 @@ void vm_exit_with(struct vm *vm, enum ramet_exit reason, int status, const char 
         __attribute__((format(printf, 4, 5)));
 bool vm_has_ended(struct vm *vm);
 void vm_first_exit(struct vm *vm, enum vm_first_exit how);
-int vm_watch_console(struct vm *vm, const char *text); /* from its beginning; NULL: no more */
 int vm_map_memory(struct vm *vm, struct err *err);
 int vm_new(const struct vm_options *options, const struct vm_shape *shape, struct vm **vm,
            struct err *err);
@@ -170,6 +170,12 @@ int vm_set_cpuid(struct vm *vm, struct err *err);
  * shape.ndisks of them. */
 int vm_furnish(struct vm *vm, int console_in_fd, int console_out_fd, struct device_disk *disks,
                struct err *err);
+
+/* forks.c */
+/* A ring, or the awaited text, by the thread that did it. False: nobody waits for it. */
+bool vm_fork_rung(struct vm *vm, enum vm_event event);
+void vm_fork_heard(struct vm *vm, enum vm_event event); /* the owner is about to hear of it */
+int vm_watch_armed(struct vm *vm); /* for its text, from the beginning. 0 or -EINVAL: too long */
 
 /* vcpu.c */
 void vcpu_kick(void *vcpu);

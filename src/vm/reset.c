@@ -10,7 +10,8 @@
  *    If the machine has ended, no device hears of it.
  *  - A vCPU held by a fork, or by the end: its thread never ended, and goes on when all is done.
  *  - Events that wait for the owner: dropped, but for the one that tells that a clone runs.
- *  - Typed input: read and thrown away; a file's is read on.
+ *  - Typed input: read and thrown away; a file's is read on. A sink forgets output, too, that
+ *    nobody has taken.
  *  - Output half matched: its text is watched for from the beginning.
  *  - Ticks, requests and modes in KVM: kvm_vm_forget() and kvm_vcpu_forget(). The timers of the
  *    local APICs and the clock go with their state.
@@ -101,7 +102,7 @@ static int go_back(struct vm *vm, const struct record_reader *reader, struct err
                 r = reset_memory(vm, err);
         if (r < 0)
                 return r;
-        chardev_discard_input(vm->console);
+        chardev_discard(vm->console);
         r = machine_restore(vm, vm->tmpl, reader, err);
         if (r == 0)
                 r = machine_set_identity(vm, err);
@@ -111,12 +112,10 @@ static int go_back(struct vm *vm, const struct record_reader *reader, struct err
 /* The same wishes of the owner, for the new life. */
 static int arm_again(struct vm *vm)
 {
-        const struct vm_armed armed = vm->armed;
-
         pthread_mutex_lock(&vm->event_lock);
-        vm->doorbell_armed = armed.doorbell;
+        vm->doorbell_armed = vm->armed.doorbell;
         pthread_mutex_unlock(&vm->event_lock);
-        return vm_watch_console(vm, armed.text);
+        return vm_watch_armed(vm);
 }
 
 int vm_reset(struct vm *vm, struct err *err)

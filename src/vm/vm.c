@@ -66,17 +66,6 @@ static bool take_event(struct vm *vm, struct queued_event *event)
         return got;
 }
 
-/* What the owner hears of now it need not be told again in another life of the machine. */
-static void note_heard(struct vm *vm, enum vm_event event)
-{
-        if (event == VM_EVENT_FORK_DOORBELL)
-                vm->armed.doorbell = false;
-        if (event == VM_EVENT_FORK_CONSOLE) {
-                free(vm->armed.text);
-                vm->armed.text = NULL;
-        }
-}
-
 /* One after the other: what is called may reset the machine, which drops those that wait. */
 static void deliver(void *data)
 {
@@ -84,7 +73,7 @@ static void deliver(void *data)
         struct queued_event e;
 
         for (unsigned i = 0; i < VM_EVENTS_MAX && take_event(vm, &e); i++) {
-                note_heard(vm, e.event);
+                vm_fork_heard(vm, e.event);
                 vm->options.event(vm->options.event_data, e.event, &e.args);
         }
 }
@@ -145,28 +134,6 @@ static void env_irq(void *machine, unsigned gsi, bool level)
         kvm_vm_irq_line(&vm->kvm, gsi, level);
 }
 
-/* A ring, or the awaited text. The vCPU is held under the lock under which vm_fork_done() releases:
- * a ring is part of a fork as long as that is not over, and afterwards stands for itself. False:
- * nobody waits for it. */
-static bool fork_rung(struct vm *vm, enum vm_event event)
-{
-        bool first = false, awaited;
-
-        pthread_mutex_lock(&vm->event_lock);
-        awaited = vm->fork_pending || vm->doorbell_armed || event == VM_EVENT_FORK_CONSOLE;
-        if (awaited) {
-                first = !vm->fork_pending;
-                vm->fork_pending = true;
-                if (event == VM_EVENT_FORK_DOORBELL)
-                        vm->doorbell_armed = false;
-                vcpu_hold_current(vm, VCPU_HELD_FORK);
-        }
-        pthread_mutex_unlock(&vm->event_lock);
-        if (first)
-                vm_raise(vm, event, NULL);
-        return awaited;
-}
-
 static void env_notify(void *machine, enum device_event event, uint64_t arg)
 {
         struct vm *vm = machine;
@@ -183,7 +150,7 @@ static void env_notify(void *machine, enum device_event event, uint64_t arg)
                              (unsigned)(arg & 0xff));
                 break;
         case DEVICE_FORK_RING:
-                if (!fork_rung(vm, VM_EVENT_FORK_DOORBELL))
+                if (!vm_fork_rung(vm, VM_EVENT_FORK_DOORBELL))
                         doorbell_set_result(vm->doorbell, RAMET_DOORBELL_NOT_ARMED, 0);
                 break;
         }
@@ -209,56 +176,6 @@ static void env_release(void *machine)
         if (vm->device_holds > 0 && --vm->device_holds == 0)
                 vcpu_release_all(vm, VCPU_HELD_DEVICE);
         pthread_mutex_unlock(&vm->event_lock);
-}
-
-static void console_matched(void *data)
-{
-        fork_rung(data, VM_EVENT_FORK_CONSOLE);
-}
-
-int vm_watch_console(struct vm *vm, const char *text)
-{
-        return chardev_watch_output(vm->console, text, console_matched, vm);
-}
-
-int vm_arm_fork(struct vm *vm, bool doorbell, const char *console_text)
-{
-        char *text = console_text ? strdup(console_text) : NULL;
-        int r = console_text && !text ? -ENOMEM : vm_watch_console(vm, text);
-
-        if (r < 0) {
-                free(text);
-                return r;
-        }
-        free(vm->armed.text);
-        vm->armed = (struct vm_armed){.doorbell = doorbell, .text = text};
-        pthread_mutex_lock(&vm->event_lock);
-        vm->doorbell_armed = doorbell;
-        pthread_mutex_unlock(&vm->event_lock);
-        return 0;
-}
-
-/* A root's first fork is the one that a reset goes back to. */
-static void note_count(struct vm *vm, uint32_t count)
-{
-        if (vm->index == 0 && vm->count == 0)
-                vm->count = count;
-}
-
-void vm_fork_done(struct vm *vm, uint32_t result, uint32_t count)
-{
-        pthread_mutex_lock(&vm->event_lock);
-        doorbell_set_result(vm->doorbell, result, count);
-        note_count(vm, count);
-        vm->fork_pending = false;
-        vcpu_release_all(vm, VCPU_HELD_FORK);
-        pthread_mutex_unlock(&vm->event_lock);
-}
-
-void vm_fork_told(struct vm *vm, uint32_t count)
-{
-        doorbell_set_result(vm->doorbell, 0, count);
-        note_count(vm, count);
 }
 
 /* --- birth --- */
@@ -400,7 +317,10 @@ static void settle(void *loop)
 static int make_devices(struct vm *vm, int console_in_fd, int console_out_fd,
                         struct device_disk *disks, struct err *err)
 {
-        int r = chardev_create(vm->options.loop, console_in_fd, console_out_fd, &vm->console);
+        int r = vm->options.console.output
+                        ? chardev_create_sink(vm->options.loop, &vm->options.console, &vm->console)
+                        : chardev_create(vm->options.loop, console_in_fd, console_out_fd,
+                                         &vm->console);
 
         if (r < 0) {
                 close_fd(console_in_fd);

@@ -22,6 +22,7 @@
 #include "base/err.h"
 #include "boot/boot.h"
 #include "devices/device.h"
+#include "io/chardev.h"
 #include "io/loop.h"
 #include "mem/tlb.h"
 #include "vm/template.h"
@@ -88,6 +89,7 @@ struct vm_options {
         struct loop *loop;     /* borrowed; its wake function is the machine's from now on */
         int console_in_fd;     /* owned by the machine from now on, -1: none */
         int console_out_fd;
+        struct chardev_sink console; /* with functions: it, and not the descriptors, which are -1 */
         /* vm_create: shape.ndisks of them; vm_spawn: overlays for the template's disks. Descriptors
          * are the machine's from now on, also on failure. */
         struct device_disk disks[DEVICE_DISKS_MAX];
@@ -150,6 +152,12 @@ void vm_pause(struct vm *vm);
  * and holds that vCPU. Unarmed, a ring answers NOT_ARMED by itself. 0 or -EINVAL (text too long).
  */
 int vm_arm_fork(struct vm *vm, bool doorbell, const char *console_text);
+/* FORK_CONSOLE each time that @text is printed (once for those that the owner has not heard of
+ * yet), in each life, until this is called again; NULL: no more. vm_arm_fork() without a text
+ * leaves it as it is. 0, -EINVAL (too long) or -ENOMEM; then nothing changed. */
+int vm_watch(struct vm *vm, const char *text);
+/* The sink of the console has input. */
+void vm_console_feed(struct vm *vm);
 
 struct vm_freeze_stats {
         uint64_t fork_point_ns; /* CLOCK_MONOTONIC when the vCPUs were asked to stop */

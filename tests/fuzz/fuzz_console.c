@@ -39,7 +39,7 @@ static void check_that_it_works(void)
         flush();
         guest_recover();
         flush();
-        chardev_discard_input(g.v.f.env.console);
+        chardev_discard(g.v.f.env.console);
         assert_int_equal(write(g.v.f.in, "typed", 5), 5);
         assert_int_equal(guest_honest(0, NULL, 0, 64), 5);
         assert_memory_equal(vfake_ptr(&g.v, BUFFERS + BUFFER), "typed", 5);

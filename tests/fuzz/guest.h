@@ -84,7 +84,7 @@ static inline void guest_end(void)
         }
         for (int i = 0; i < 20 && read(f->out, sink, sizeof sink) > 0; i++)
                 loop_step(f->env.loop, 0);
-        chardev_discard_input(f->env.console);
+        chardev_discard(f->env.console);
         for (uint64_t i = 0; i < sizeof g.dirty * 8; i++) {
                 uint64_t at = i * 4096;
 

@@ -651,7 +651,8 @@ static void nothing_is_lost_between_threads(void **state)
         assert_int_equal(pipe2(in, O_CLOEXEC), 0);
         assert_int_equal(pipe2(out, O_CLOEXEC), 0);
         assert_int_equal(chardev_create(loop, in[0], out[1], &s.cd), 0);
-        assert_int_equal(chardev_watch_output(s.cd, "\xf8\xf9\xfa", on_hit_thread, &s), 0);
+        assert_int_equal(
+                chardev_watch_output(s.cd, "\xf8\xf9\xfa", CHARDEV_ONCE, on_hit_thread, &s), 0);
         s.in = in[1];
         s.out = out[0];
         chardev_attach(s.cd, &ops, s.d);

@@ -63,7 +63,7 @@ static void a_text_is_found_once(void **state)
         struct chardev *cd = to_pipe(&end);
         struct hits h = {.cd = cd};
 
-        assert_int_equal(chardev_watch_output(cd, "login:", on_hit, &h), 0);
+        assert_int_equal(chardev_watch_output(cd, "login:", CHARDEV_ONCE, on_hit, &h), 0);
         assert_int_equal(chardev_write(cd, "lologin", 7), 7);
         assert_int_equal(h.calls, 0);
         assert_int_equal(chardev_write(cd, ": and login:", 12), 12);
@@ -75,24 +75,24 @@ static void a_text_is_found_once(void **state)
 
         /* overlaps with itself */
         h.calls = 0;
-        assert_int_equal(chardev_watch_output(cd, "aabaaab", on_hit, &h), 0);
+        assert_int_equal(chardev_watch_output(cd, "aabaaab", CHARDEV_ONCE, on_hit, &h), 0);
         for (const char *p = "aabaabaaa"; *p; p++)
                 chardev_write(cd, p, 1);
         assert_int_equal(h.calls, 0);
         chardev_write(cd, "b", 1);
         assert_int_equal(h.calls, 1);
 
-        assert_int_equal(chardev_watch_output(cd, "x", on_hit, &h), 0);
-        assert_int_equal(chardev_watch_output(cd, NULL, NULL, NULL), 0);
+        assert_int_equal(chardev_watch_output(cd, "x", CHARDEV_ONCE, on_hit, &h), 0);
+        assert_int_equal(chardev_watch_output(cd, NULL, CHARDEV_ONCE, NULL, NULL), 0);
         chardev_write(cd, "x", 1);
-        assert_int_equal(chardev_watch_output(cd, "", on_hit, &h), 0);
+        assert_int_equal(chardev_watch_output(cd, "", CHARDEV_ONCE, on_hit, &h), 0);
         chardev_write(cd, "x", 1);
         assert_int_equal(h.calls, 1);
 
         memset(text, 'z', 256);
         text[256] = 0;
-        assert_int_equal(chardev_watch_output(cd, text, on_hit, &h), -EINVAL);
-        assert_int_equal(chardev_watch_output(cd, text + 1, on_hit, &h), 0);
+        assert_int_equal(chardev_watch_output(cd, text, CHARDEV_ONCE, on_hit, &h), -EINVAL);
+        assert_int_equal(chardev_watch_output(cd, text + 1, CHARDEV_ONCE, on_hit, &h), 0);
         chardev_write(cd, text, 254);
         assert_int_equal(h.calls, 1);
         chardev_write(cd, text, 10);
@@ -109,7 +109,7 @@ static void bytes_that_were_not_taken_do_not_count(void **state)
         struct hits h = {.cd = cd};
 
         assert_int_equal(chardev_write(cd, buf, SIZE - 1), SIZE - 1);
-        assert_int_equal(chardev_watch_output(cd, "ab", on_hit, &h), 0);
+        assert_int_equal(chardev_watch_output(cd, "ab", CHARDEV_ONCE, on_hit, &h), 0);
         assert_int_equal(chardev_write(cd, "ab", 2), 1);
         assert_int_equal(h.calls, 0);
         assert_int_equal(loop_step(loop, 1000000000), 0);
@@ -136,7 +136,7 @@ static void matches_are_those_of_strstr(void **state)
                         text[i] = (char)('a' + ((seed = seed * 1103515245 + 12345) >> 16) % 2);
                 for (size_t i = 0; i < sizeof stream - 1; i++)
                         stream[i] = (char)('a' + ((seed = seed * 1103515245 + 12345) >> 16) % 2);
-                assert_int_equal(chardev_watch_output(cd, text, on_hit, &h), 0);
+                assert_int_equal(chardev_watch_output(cd, text, CHARDEV_ONCE, on_hit, &h), 0);
                 found = strstr(stream, text);
                 while (at < sizeof stream - 1 && !h.calls)
                         at += chardev_write(cd, stream + at, 1);

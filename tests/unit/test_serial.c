@@ -381,7 +381,8 @@ static void can_be_saved_while_output_matches(void **state)
 
         out(IER, 0x02);
         assert_int_equal(in(IIR), 0x02);
-        assert_int_equal(chardev_watch_output(fx.env.console, "ok", save_inside, record), 0);
+        assert_int_equal(
+                chardev_watch_output(fx.env.console, "ok", CHARDEV_ONCE, save_inside, record), 0);
         out(THR, 'o');
         assert_int_equal(in(IIR), 0x02);
         out(THR, 'k');
