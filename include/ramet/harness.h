@@ -33,15 +33,17 @@ struct ramet_test; /* a case that runs; its thread's own */
 
 /* The guest that all cases start from. Zero means the default. */
 struct ramet_guest {
-        size_t size;                     /* sizeof this struct */
-        struct ramet_vm_config config;   /* but for .kernel, see below; its .size may be 0 */
-        const char *kernel;              /* path; relative ones are looked for from the program's
-                                          * directory if not in the current one */
-        const char *initramfs, *cmdline; /* as in config, which they go before */
+        size_t size; /* sizeof this struct */
+
+        /* As in struct ramet_vm_config. Files that are not in the current directory are looked for
+         * in the program's. */
+        const char *kernel, *initramfs, *cmdline;
         uint64_t memory_bytes;
         unsigned vcpus;
-        const char
-                *symbols; /* ELF file with the guest's symbols; NULL: the kernel, if it has some */
+        const struct ramet_vm_config *config; /* the rest of it, and what is 0 above; or NULL.
+                                               * isa-debug-exit is at 0xf4 if it says nothing */
+
+        const char *symbols; /* ELF file with symbols; NULL: the kernel, if it has some */
 
         /* It is ready when it has printed this, or if NULL, when it rings its doorbell. */
         const char *ready_console;
@@ -54,7 +56,7 @@ struct ramet_case {
         void (*run)(struct ramet_test *t);
         const char *file;
         int line;
-        uint64_t timeout_ns; /* 0: 10 s. Of the case as a whole */
+        uint64_t timeout_ns; /* of the case as a whole; 0: that of the run, 10 s */
         const char *skip;    /* why it is not run; NULL: it is */
         void *data;          /* the program's own: ramet_test_data() */
 };
@@ -75,6 +77,9 @@ struct ramet_run_options {
         int tap_fd;        /* 0: standard output; -1: none */
         bool list;         /* only print the names */
         bool no_dirty;     /* do not count dirty pages */
+
+        uint64_t timeout_ns; /* of cases that have none of their own; 0: 10 s */
+        const char *name;    /* of the suite, in the JUnit report; NULL: "ramet" */
 };
 
 struct ramet_run_result {
