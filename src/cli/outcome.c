@@ -22,6 +22,8 @@ const char *outcome_word(enum ramet_exit reason)
                 return "host-error";
         case RAMET_EXIT_INPUT:
                 return "bad-input";
+        case RAMET_EXIT_LIMIT: /* the command sets none */
+                return "limit";
         case RAMET_EXIT_KILLED:
                 break;
         }
@@ -43,6 +45,7 @@ int outcome_status(const struct machine *m)
                 return CLI_HOST;
         case RAMET_EXIT_INPUT:
                 return CLI_INPUT;
+        case RAMET_EXIT_LIMIT:
         case RAMET_EXIT_KILLED:
                 break;
         }
@@ -100,6 +103,9 @@ const char *outcome_line(const struct machine *m, const char *text, char *buf, s
                 break;
         case RAMET_EXIT_INPUT: /* names the file itself */
                 snprintf(buf, size, "%s", *text ? text : "the kernel cannot be used");
+                break;
+        case RAMET_EXIT_LIMIT:
+                snprintf(buf, size, "'%s' was ended%s%s", m->path, colon, text);
                 break;
         case RAMET_EXIT_KILLED:
                 killed_line(m, text, buf, size);
