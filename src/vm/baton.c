@@ -8,6 +8,10 @@
  * should not burn much more. One who was halted when it last came out gets a twentieth of that,
  * enough for KVM to notice an interrupt; if nobody else has anything to do it gets a full turn, or
  * an idle machine would keep the host busy with hand-overs.
+ *
+ * A turn begins when the thread that was given the baton is awake, which on a busy host may take
+ * longer than a short turn. Asked before that, it would go back without having been in the guest;
+ * or miss that it was asked, and stay for a full turn.
  */
 #include "vm/baton.h"
 
@@ -38,7 +42,16 @@ bool baton_held(const struct baton *b, const struct vcpu *vcpu)
 static void give(struct baton *b, struct vcpu *vcpu)
 {
         atomic_store(&b->holder, vcpu);
+        b->begun = false;
+}
+
+/* The holder is awake. What it was asked before, by the watch of cow.c, was not of this turn. */
+static void begin_turn(struct baton *b, struct vcpu *vcpu)
+{
         b->since_ns = vm_now_ns();
+        b->begun = true;
+        b->asked = false;
+        sync_test_clear(&vcpu->part, VCPU_REQUEST_YIELD);
 }
 
 static void enqueue(struct baton *b, struct vcpu *vcpu)
@@ -84,12 +97,22 @@ static void hand_over(struct baton *b)
         pthread_cond_signal(&next->baton_turn);
 }
 
-/* When the holder's turn ends. */
-static uint64_t turn_end(const struct baton *b)
+/* When the holder's turn ends; or, if it has yet to wake up, when to look again. */
+static uint64_t turn_end(const struct baton *b, uint64_t now)
 {
         const struct vcpu *holder = atomic_load(&b->holder);
 
-        return b->since_ns + (holder && holder->idle && b->busy_waiters ? PEEK_NS : TURN_NS);
+        return (b->begun ? b->since_ns : now) +
+               (holder && holder->idle && b->busy_waiters ? PEEK_NS : TURN_NS);
+}
+
+/* Its turn, which ends at @end, is over. */
+static void ask(struct baton *b, uint64_t end)
+{
+        if (!b->asked && end - b->since_ns < TURN_NS / 2)
+                atomic_fetch_add(&b->short_turns, 1);
+        b->asked = true;
+        sync_request(&atomic_load(&b->holder)->part, VCPU_REQUEST_YIELD);
 }
 
 static void wait_until(struct baton *b, struct vcpu *vcpu, uint64_t when_ns)
@@ -112,20 +135,22 @@ void baton_take(struct baton *b, struct vcpu *vcpu, bool yield, bool (*wanted)(s
         if (!baton_held(b, vcpu))
                 enqueue(b, vcpu);
         while (!baton_held(b, vcpu)) {
-                uint64_t now = vm_now_ns(), end = turn_end(b);
+                uint64_t now = vm_now_ns(), end = turn_end(b, now);
 
                 if (!wanted(vcpu)) {
                         dequeue(b, vcpu);
                         break;
                 }
                 if (now >= end) {
-                        sync_request(&atomic_load(&b->holder)->part, VCPU_REQUEST_YIELD);
+                        ask(b, end);
                         end = now + patience; /* it is on its way; or all are stopped */
                         if (patience < PATIENCE_NS)
                                 patience *= 2;
                 }
                 wait_until(b, vcpu, end);
         }
+        if (baton_held(b, vcpu) && !b->begun)
+                begin_turn(b, vcpu);
         pthread_mutex_unlock(&b->lock);
 }
 

@@ -25,9 +25,12 @@ struct baton {
         pthread_mutex_t lock;
         struct vcpu *_Atomic holder; /* written under lock */
         struct vcpu *first, *last;   /* [lock] who waits, by vcpu->baton_next */
-        uint64_t since_ns;           /* [lock] when the holder got it */
+        bool begun;                  /* [lock] the holder is awake; its turn has begun ... */
+        uint64_t since_ns;           /* [lock] ... then */
+        bool asked;                  /* [lock] ... and it was asked to yield */
         unsigned busy_waiters;       /* [lock] of those who wait, the ones that were not halted */
         _Atomic uint64_t handovers;  /* [a] statistics */
+        _Atomic uint64_t short_turns;
 };
 
 void baton_init(struct baton *baton);

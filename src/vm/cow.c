@@ -407,8 +407,6 @@ void cow_wait_turn(struct vcpu *vcpu)
         if (!may_wait(vcpu))
                 return;
         baton_take(&vcpu->vm->baton, vcpu, yield, may_wait);
-        if (baton_held(&vcpu->vm->baton, vcpu)) /* what was asked meanwhile was of the last one */
-                sync_test_clear(&vcpu->part, VCPU_REQUEST_YIELD);
 }
 
 void cow_give_turn(struct vcpu *vcpu)
@@ -649,5 +647,6 @@ void vm_cow_stats(struct vm *vm, struct vm_cow_stats *stats)
                 .decoded = atomic_load(&vm->cow_decoded),
                 .everything = atomic_load(&vm->cow_everything),
                 .handovers = atomic_load(&vm->baton.handovers),
+                .short_turns = atomic_load(&vm->baton.short_turns),
         };
 }

@@ -220,13 +220,14 @@ int vm_memory_usage(struct vm *vm, uint64_t *shared_bytes, uint64_t *private_byt
 
 /* What a machine with the engine `rom` has gone through; zeroes with another one. */
 struct vm_cow_stats {
-        uint64_t pages;      /* with a backing of their own now */
-        uint64_t slots;      /* memory slots now */
-        uint64_t stops;      /* of the whole machine, to break pages */
-        uint64_t decoded;    /* instructions that KVM could not emulate, and were run again */
-        uint64_t everything; /* times that all of memory was broken, since it could not be told */
-        uint64_t compacted;  /* parts broken whole, since slots ran out */
-        uint64_t handovers;  /* of the baton */
+        uint64_t pages;       /* with a backing of their own now */
+        uint64_t slots;       /* memory slots now */
+        uint64_t stops;       /* of the whole machine, to break pages */
+        uint64_t decoded;     /* instructions that KVM could not emulate, and were run again */
+        uint64_t everything;  /* times that all of memory was broken, since it could not be told */
+        uint64_t compacted;   /* parts broken whole, since slots ran out */
+        uint64_t handovers;   /* of the baton */
+        uint64_t short_turns; /* with it that were to be short ones, of halted vCPUs */
 };
 void vm_cow_stats(struct vm *vm, struct vm_cow_stats *stats);
 
