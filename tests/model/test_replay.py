@@ -38,28 +38,66 @@ def of(trace, *names):
     return found
 
 
+# Events of participants, as such. The others are of those who initiate, whose numbers are others; but
+# for LEFT_BUMP, which does not say whose it is.
+USERS = {NUMBER[n] for n in (
+    'JOIN', 'LEAVE', 'UNLIST', 'SET_ENTERED', 'ENTER_STOPPED', 'MARK_STOPPED', 'ENTER_GEN',
+    'ENTER_STORE', 'ENTER_CHECK_STOPPED', 'ENTER_CHECK_GEN', 'TAKE_POSTED', 'TAKE', 'LEND_STORE',
+    'LEND_STOPPED', 'LEND_GEN', 'LEND_COUNT', 'GUEST_BEGIN', 'GUEST_BACK', 'GUEST_END',
+    'PENDING_REQUESTS', 'PENDING_STOPPED', 'PENDING_GEN', 'TEST_REQUEST', 'CLEAR_REQUEST',
+    'CLEAR_IMMEDIATE_EXIT', 'RUN', 'RUN_END', 'USE', 'LOOK_UP', 'USE_CACHED')}
+
+
+def by(event):
+    return None if event[0] == NUMBER['LEFT_BUMP'] else (event[0] in USERS, event[1])
+
+
+def then(trace, at, *names):
+    """Where the same one's next event is, of these if any are named; None: there is no more."""
+    numbers = {NUMBER[n] for n in names}
+    return next((i for i in range(at + 1, len(trace)) if by(trace[i]) == by(trace[at])
+                 and (not numbers or trace[i][0] in numbers)), None)
+
+
 # --- corruptions: each takes a trace and a source of randomness, and returns another trace ---
+#
+# Each must be illegal wherever it is made, since the threads may have met in any way: it leaves its
+# thread with a next event that is not the next one of its program. So there has to be a next one.
 
 def dropped(trace, rng):
-    at = rng.choice(of(trace, 'ENTER_STORE', 'SET_ENTERED', 'BUMP', 'KICK_LOOK', 'SCAN', 'READ_LEFT',
-                       'GUEST_BEGIN', 'PENDING_GEN', 'TAKE', 'POST', 'LEND_GEN', 'RESUME', 'KICK'))
+    """An event without which its thread cannot have come to its next one. A death may come after
+    any event, so the next one must not be that."""
+    at = rng.choice([i for i in of(trace, 'ENTER_STORE', 'SET_ENTERED', 'BUMP', 'KICK_LOOK', 'SCAN',
+                                   'READ_LEFT', 'GUEST_BEGIN', 'PENDING_GEN', 'TAKE', 'POST',
+                                   'LEND_GEN', 'RESUME', 'KICK')
+                     if needed(trace, i)])
     return trace[:at] + trace[at + 1:]
+
+
+def needed(trace, at):
+    """`left` is read before each look at everyone that may end in sleep; but before the first one
+    there are other looks, any number of them. So it is needed where a sleep is prepared."""
+    following = then(trace, at)
+    if trace[at][0] == NUMBER['READ_LEFT']:
+        while following is not None and trace[following][0] in (NUMBER['SCAN_LENT'], NUMBER['SCAN']):
+            following = then(trace, following)
+        return following is not None and trace[following][0] == NUMBER['AWAIT']
+    return following is not None and trace[following][0] != NUMBER['LEAVE']
 
 
 def swapped(trace, rng):
     """A participant looks at `stopped` before it stores `entered`."""
-    at = rng.choice(of(trace, 'ENTER_STORE'))
-    then = next(i for i in range(at + 1, len(trace)) if trace[i][1] == trace[at][1]
-                and trace[i][0] == NUMBER['ENTER_CHECK_STOPPED'])
+    at = rng.choice([i for i in of(trace, 'ENTER_STORE') if then(trace, i)])
+    look = then(trace, at)
     trace = list(trace)
-    trace[at], trace[then] = trace[then], trace[at]
+    trace[at], trace[look] = trace[look], trace[at]
     return trace
 
 
 def kick_before_bump(trace, rng):
-    at = rng.choice(of(trace, 'BUMP'))
-    then = next(i for i in range(at + 1, len(trace)) if trace[i][0] == NUMBER['KICK_LOOK'])
-    return trace[:at] + trace[at + 1:then + 1] + [trace[at]] + trace[then + 1:]
+    at = rng.choice([i for i in of(trace, 'BUMP') if then(trace, i)])
+    look = then(trace, at)
+    return trace[:at] + trace[at + 1:look + 1] + [trace[at]] + trace[look + 1:]
 
 
 def wrong_generation(trace, rng):
@@ -69,12 +107,16 @@ def wrong_generation(trace, rng):
 
 
 def exit_missing(trace, rng):
-    """All that one vCPU records from its exit until it is inside again."""
-    at = rng.choice([i for i in of(trace, 'SET_ENTERED') if trace[i][1] == 0 and trace[i][3] < 2])
-    end = next(i for i in range(at + 1, len(trace)) if trace[i][1] == 0
-               and trace[i][0] in (NUMBER['ENTER_CHECK_GEN'], NUMBER['FLUSH'], NUMBER['DRAW_TURN']))
-    kept = [e for e in trace[at:end + 1] if e[1] != 0 and e[0] != NUMBER['LEFT_BUMP']]
-    return trace[:at] + kept + trace[end + 1:]
+    """All that one vCPU records from its exit until it is inside again: it takes what was posted
+    without having entered. If there is one, an exit that nobody else's events tell of."""
+    me, as_initiator, bump = (True, 0), (False, 2), None
+    pieces = [(i, then(trace, i, 'TAKE_POSTED')) for i in of(trace, 'SET_ENTERED')
+              if by(trace[i]) == me and trace[i][3] < 2]
+    pieces = [(i, end) for i, end in pieces if end]
+    alone = [(i, end) for i, end in pieces
+             if not {as_initiator, bump} & {by(e) for e in trace[i:end]}]
+    at, end = rng.choice(alone or pieces)
+    return trace[:at] + [e for e in trace[at:end] if by(e) != me] + trace[end:]
 
 
 def use_after_flush(trace, rng):
