@@ -1,16 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The context of a caller: the text of its last error, and whose fault that was. */
-#include <errno.h>
-#include <stdlib.h>
+/* Contexts and errors: see ctx.h. */
+#include "proc/ctx.h"
 
-#include "proc/launcher.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+static _Thread_local struct err last;
 
 int ramet_ctx_create(struct ramet_ctx **ctx)
 {
-        struct ramet_ctx *c = calloc(1, sizeof *c);
+        struct ramet_ctx *c;
 
+        if (!ctx)
+                return ctx_fail(NULL, -EINVAL,
+                                &(struct err){ERR_INPUT, "ctx: NULL given, where to put one was "
+                                                         "expected"});
+        c = calloc(1, sizeof *c);
         if (!c)
-                return -ENOMEM;
+                return ctx_fail(NULL, -ENOMEM, &(struct err){ERR_HOST, "no memory for a context"});
+        c->kick_signal = SIGSTKFLT;
         *ctx = c;
         return 0;
 }
@@ -22,12 +32,12 @@ void ramet_ctx_destroy(struct ramet_ctx *ctx)
 
 const char *ramet_last_error(const struct ramet_ctx *ctx)
 {
-        return ctx->err.text;
+        return last.text;
 }
 
 bool ramet_last_error_is_input(const struct ramet_ctx *ctx)
 {
-        return ctx->err.class == ERR_INPUT;
+        return last.class == ERR_INPUT;
 }
 
 const char *ramet_version(void)
@@ -35,8 +45,19 @@ const char *ramet_version(void)
         return RAMET_VERSION;
 }
 
-int ctx_fail(struct ramet_ctx *ctx, int ret, const struct err *err)
+int ramet_abi(void)
 {
-        ctx->err = *err;
+        return RAMET_ABI;
+}
+
+int ctx_fail(const struct ramet_ctx *ctx, int ret, const struct err *err)
+{
+        last.class = err->class;
+        strcpy(last.text, err->text); /* as large, and its end is never touched */
         return ret;
+}
+
+const struct err *ctx_last(void)
+{
+        return &last;
 }

@@ -124,9 +124,7 @@ static bool same(const struct stat *a, const struct stat *b)
         return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
-/* The caller's elements are as long as its struct says: an older one is shorter. */
-static int element(const struct ramet_vm_options *o, unsigned i, struct ramet_disk *d,
-                   struct err *err)
+int disks_nth(const struct ramet_vm_options *o, unsigned i, struct ramet_disk *d, struct err *err)
 {
         const size_t min = offsetof(struct ramet_disk, bandwidth_max) + sizeof d->bandwidth_max;
         size_t size = o->disks->size;
@@ -153,7 +151,7 @@ static int open_images(struct disk_set *set, const struct ramet_vm_options *o, s
         for (unsigned i = 0; i < o->ndisks; i++) {
                 struct ramet_disk d;
                 const char *path;
-                int ret = element(o, i, &d, err);
+                int ret = disks_nth(o, i, &d, err);
 
                 if (ret)
                         return ret;
@@ -235,6 +233,13 @@ void disks_unref(struct disk_set *set)
         free(set);
 }
 
+char *disks_name(const struct ramet_disk *disk)
+{
+        char *path = disk->path ? realpath(disk->path, NULL) : NULL;
+
+        return path ?: strdup(disk->path ?: "disk");
+}
+
 void disks_tell(const struct disk_set *set, const struct ramet_vm_options *o,
                 struct message_boot *m)
 {
@@ -243,17 +248,16 @@ void disks_tell(const struct disk_set *set, const struct ramet_vm_options *o,
         for (unsigned i = 0; set && i < set->n; i++) {
                 struct message_disk *to = &m->disks[i];
                 struct ramet_disk d;
-                char *path;
+                char *name;
 
-                if (element(o, i, &d, &ignored)) /* it was read before */
+                if (disks_nth(o, i, &d, &ignored)) /* it was read before */
                         return;
                 to->iops_max = d.iops_max;
                 to->bandwidth_max = d.bandwidth_max;
                 to->readonly = d.readonly;
                 stpcpy(to->serial, d.serial ?: "");
-                /* overlays name it, and are looked at from anywhere */
-                path = d.path ? realpath(d.path, NULL) : NULL;
-                stpcpy(to->name, path ?: d.path ?: "disk");
-                free(path);
+                name = disks_name(&d);
+                stpcpy(to->name, name ?: "disk");
+                free(name);
         }
 }

@@ -35,6 +35,12 @@ struct disk_set {
 int disks_open(const struct ramet_vm_options *options, struct disk_set **set, struct err *err);
 struct disk_set *disks_ref(struct disk_set *set); /* NULL is fine, for both */
 void disks_unref(struct disk_set *set);
+/* Setting @i of the caller's, which are as long as its struct says: an older one is shorter. 0 or
+ * -EINVAL. */
+int disks_nth(const struct ramet_vm_options *options, unsigned i, struct ramet_disk *disk,
+              struct err *err);
+/* What its overlays call it, which are looked at from anywhere: to be freed; NULL: no memory. */
+char *disks_name(const struct ramet_disk *disk);
 /* The part of BOOT that is about them, and their descriptors, borrowed, image by image. */
 void disks_tell(const struct disk_set *set, const struct ramet_vm_options *options,
                 struct message_boot *m);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The launcher's side, shared by its files: ctx.c (errors), options.c (what may be asked for),
+ * The launcher's side, shared by its files: options.c (what may be asked for),
  * disks.c (its disks), launcher.c (sockets and the queue of events), start.c and process.c (one
  * machine's process), events.c (what a machine may say, and when). One thread; see
  * <ramet/process.h>.
@@ -12,13 +12,10 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "proc/ctx.h"
 #include "proc/disks.h"
 #include "proc/message.h"
 #include "proc/spawner.h"
-
-struct ramet_ctx {
-        struct err err;
-};
 
 /* Machines that have been asked for, and have not yet said a word, at one time. It bounds the
  * descriptors that are under way in sockets (the kernel counts those against a user's
@@ -124,9 +121,6 @@ struct ramet_process {
         unsigned notes;
         const char *broken; /* how it broke the protocol, if it did */
 };
-
-/* ctx.c: note an error for ramet_last_error(); returns @ret. */
-int ctx_fail(struct ramet_ctx *ctx, int ret, const struct err *err);
 
 /* options.c. 0 or -EINVAL with err set. */
 int options_check(const struct ramet_vm_options *options, struct ramet_vm_options *checked,

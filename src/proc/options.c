@@ -3,37 +3,18 @@
  * What may be asked of a machine. Everything is checked here, in the caller's process, before
  * anything is started, so that a mistake is one line and nothing else. Texts name what was given
  * and what was expected.
- *
- * Option structs grow: one of an older caller is shorter, and what it lacks counts as zero; one of
- * a newer caller is longer, and what we do not know of it must be zero.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stddef.h>
 #include <string.h>
 
+#include "base/sized.h"
 #include "proc/launcher.h"
 
 /* The sizes of the first version; no caller can have a shorter struct. */
 #define VM_OPTIONS_MIN    offsetof(struct ramet_vm_options, cow)
 #define CLONE_OPTIONS_MIN offsetof(struct ramet_clone_options, name)
-
-static int copy(const char *what, const void *from, size_t from_size, void *to, size_t to_size,
-                size_t min, struct err *err)
-{
-        const unsigned char *bytes = from;
-
-        if (from_size < min)
-                return err_input(err, "%s: size is %zu, at least %zu was expected", what, from_size,
-                                 min);
-        for (size_t i = to_size; i < from_size; i++)
-                if (bytes[i])
-                        return err_input(err, "%s: has a setting that this library does not know",
-                                         what);
-        memset(to, 0, to_size);
-        memcpy(to, from, from_size < to_size ? from_size : to_size);
-        return 0;
-}
 
 static int check_text(const char *what, const char *text, size_t room, struct err *err)
 {
@@ -74,8 +55,7 @@ static int check_machine(const struct ramet_vm_options *o, struct err *err)
 int options_check(const struct ramet_vm_options *options, struct ramet_vm_options *o,
                   struct err *err)
 {
-        int ret =
-                copy("machine options", options, options->size, o, sizeof *o, VM_OPTIONS_MIN, err);
+        int ret = sized_copy_in("machine options", options, o, sizeof *o, VM_OPTIONS_MIN, err);
 
         ret = ret ?: check_machine(o, err);
         ret = ret ?: check_text("kernel name", o->kernel_name, PATH_MAX, err);
@@ -92,8 +72,7 @@ int options_check(const struct ramet_vm_options *options, struct ramet_vm_option
 int options_check_clone(const struct ramet_clone_options *options, struct ramet_clone_options *o,
                         struct err *err)
 {
-        int ret =
-                copy("clone options", options, options->size, o, sizeof *o, CLONE_OPTIONS_MIN, err);
+        int ret = sized_copy_in("clone options", options, o, sizeof *o, CLONE_OPTIONS_MIN, err);
 
         if (ret)
                 return ret;

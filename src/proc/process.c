@@ -174,7 +174,7 @@ void process_flush(struct ramet_spawner *s)
                 leave_line(p);
                 if (ret) {
                         fail(p, ret, "cannot start a machine's process");
-                        events_never(p, s->ctx->err.text);
+                        events_never(p, ctx_last()->text);
                         p->state = PROCESS_GONE;
                 } else if (p->killed) {
                         p->state = PROCESS_GONE;
