@@ -24,7 +24,7 @@ enum device_event {
         DEVICE_POWEROFF,  /* the guest turned itself off */
         DEVICE_REBOOT,    /* the guest asked for a reset */
         DEVICE_EXIT,      /* the guest ended the run with a status: the argument */
-        DEVICE_FORK_RING, /* the fork doorbell was rung */
+        DEVICE_FORK_RING, /* the fork doorbell was rung: the value */
 };
 
 #define DEVICE_SLOTS_MAX 16

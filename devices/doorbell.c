@@ -107,7 +107,7 @@ static void doorbell_write(void *dev, unsigned window, uint64_t offset, const ui
         struct doorbell *d = dev;
 
         if (len == 4 && offset == RAMET_DOORBELL_RING)
-                d->env->notify(d->env->machine, DEVICE_FORK_RING, 0);
+                d->env->notify(d->env->machine, DEVICE_FORK_RING, device_get(data, len));
 }
 
 static void doorbell_save(void *dev, void *record)

@@ -3,7 +3,12 @@
  * The fork that is awaited: a ring of the doorbell, or a text on the console. It holds the vCPU
  * that did it and tells the owner, who says when it is over.
  *
- *      vm_arm_fork, vm_watch ---> ring, or text ---> event, vCPU held ---> vm_fork_done
+ *      vm_arm_fork ---> ring, or text ---> event, vCPU held ---> vm_fork_done
+ *
+ * With every_event there is no fork that others could be part of: each ring, and each text, is told
+ * and holds its own vCPU.
+ *
+ *      vm_watch ---> ring, or text ---> event, vCPU held ---> vm_answer, vm_continue
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -22,41 +27,57 @@ void vm_fork_heard(struct vm *vm, enum vm_event event)
         }
 }
 
-static bool is_queued_locked(const struct vm *vm, enum vm_event event)
+static bool is_queued(struct vm *vm, enum vm_event event)
 {
+        bool found = false;
+
+        pthread_mutex_lock(&vm->event_lock);
         for (unsigned i = 0; i < vm->nevents; i++)
-                if (vm->events[i].event == event)
-                        return true;
-        return false;
+                found |= vm->events[i].event == event;
+        pthread_mutex_unlock(&vm->event_lock);
+        return found;
+}
+
+/* With every_event. One that holds no vCPU comes by the owner's thread, and is not twice in the
+ * queue, which a guest could fill. */
+static void tell_each(struct vm *vm, enum vm_event event, uint64_t arg)
+{
+        struct vm_event_args args = {.ring = (uint32_t)arg};
+
+        if (vcpu_hold_for_event(vm, &args.vcpu) &&
+            (args.vcpu != VM_NO_VCPU || !is_queued(vm, event)))
+                vm_raise(vm, event, &args);
 }
 
 /* A ring, or the awaited text. The vCPU is held under the lock under which vm_fork_done() releases:
- * a ring is part of a fork as long as that is not over, and afterwards stands for itself. A text
- * that is watched for is told in any case, but not twice in the queue, which a guest could fill.
- * False: nobody waits for it. */
-bool vm_fork_rung(struct vm *vm, enum vm_event event)
+ * a ring is part of a fork as long as that is not over, and afterwards stands for itself. False:
+ * nobody waits for it. */
+bool vm_fork_rung(struct vm *vm, enum vm_event event, uint64_t arg)
 {
-        const bool text = event == VM_EVENT_FORK_CONSOLE;
-        bool tell = false, awaited;
+        bool first = false, awaited;
 
+        if (vm->options.every_event) {
+                tell_each(vm, event, arg);
+                return true;
+        }
         pthread_mutex_lock(&vm->event_lock);
-        awaited = vm->fork_pending || vm->doorbell_armed || text;
+        awaited = vm->fork_pending || vm->doorbell_armed || event == VM_EVENT_FORK_CONSOLE;
         if (awaited) {
-                tell = !vm->fork_pending || (text && !is_queued_locked(vm, event));
+                first = !vm->fork_pending;
                 vm->fork_pending = true;
-                if (!text)
+                if (event == VM_EVENT_FORK_DOORBELL)
                         vm->doorbell_armed = false;
                 vcpu_hold_current(vm, VCPU_HELD_FORK);
         }
         pthread_mutex_unlock(&vm->event_lock);
-        if (tell)
+        if (first)
                 vm_raise(vm, event, NULL);
         return awaited;
 }
 
 static void console_matched(void *data)
 {
-        vm_fork_rung(data, VM_EVENT_FORK_CONSOLE);
+        vm_fork_rung(data, VM_EVENT_FORK_CONSOLE, 0);
 }
 
 static int watch_console(struct vm *vm, const char *text, bool always)
@@ -129,4 +150,16 @@ void vm_fork_told(struct vm *vm, uint32_t count)
 {
         doorbell_set_result(vm->doorbell, 0, count);
         note_count(vm, count);
+}
+
+void vm_answer(struct vm *vm, uint32_t result, uint32_t count)
+{
+        doorbell_set_result(vm->doorbell, result, count);
+}
+
+void vm_continue(struct vm *vm, uint64_t vcpus)
+{
+        for (unsigned i = 0; i < vm->shape.vcpus; i++)
+                if (vcpus >> i & 1)
+                        vcpu_release(&vm->vcpus[i], VCPU_HELD_EVENT);
 }

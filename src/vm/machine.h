@@ -24,7 +24,7 @@
 #include "x86/view.h"
 
 #define VM_DEVICES_MAX 32 /* those that are always there, DEVICE_SLOTS_MAX, and some room */
-#define VM_EVENTS_MAX  16
+#define VM_EVENTS_MAX  (RAMET_VCPUS_MAX + 8) /* one of each vCPU, which it holds, and the others */
 
 /* Requests that a vCPU honours at the top of its loop. */
 enum vcpu_request {
@@ -39,6 +39,7 @@ enum vcpu_hold {
         VCPU_HELD_FORK = 1,   /* for vm_fork_done() */
         VCPU_HELD_ENDED = 2,  /* the machine has ended: for vm_reset() */
         VCPU_HELD_DEVICE = 4, /* for a device's release() */
+        VCPU_HELD_EVENT = 8,  /* for vm_continue() */
 };
 
 /* Pages that a vCPU asks to be broken at the next exit of its loop: see cow.c. The owner may clear
@@ -159,7 +160,6 @@ uint64_t vm_now_ns(void);
 void vm_raise(struct vm *vm, enum vm_event event, const struct vm_event_args *args);
 void vm_exit_with(struct vm *vm, enum ramet_exit reason, int status, const char *fmt, ...)
         __attribute__((format(printf, 4, 5)));
-bool vm_has_ended(struct vm *vm);
 void vm_first_exit(struct vm *vm, enum vm_first_exit how);
 int vm_map_memory(struct vm *vm, struct err *err);
 int vm_new(const struct vm_options *options, const struct vm_shape *shape, struct vm **vm,
@@ -173,7 +173,7 @@ int vm_furnish(struct vm *vm, int console_in_fd, int console_out_fd, struct devi
 
 /* forks.c */
 /* A ring, or the awaited text, by the thread that did it. False: nobody waits for it. */
-bool vm_fork_rung(struct vm *vm, enum vm_event event);
+bool vm_fork_rung(struct vm *vm, enum vm_event event, uint64_t arg);
 void vm_fork_heard(struct vm *vm, enum vm_event event); /* the owner is about to hear of it */
 int vm_watch_armed(struct vm *vm); /* for its text, from the beginning. 0 or -EINVAL: too long */
 
@@ -183,7 +183,11 @@ void vcpu_join(struct vcpu *vcpu); /* its vm is set; before it is started */
 int vcpu_start(struct vcpu *vcpu, struct err *err);
 void vcpu_hold_current(struct vm *vm, enum vcpu_hold why); /* the calling thread's vCPU parks */
 void vcpu_hold_all(struct vm *vm, enum vcpu_hold why);
-void vcpu_release_all(struct vm *vm, uint32_t why); /* bits of enum vcpu_hold */
+void vcpu_release(struct vcpu *vcpu, uint32_t why); /* bits of enum vcpu_hold */
+void vcpu_release_all(struct vm *vm, uint32_t why);
+/* Hold the calling thread's vCPU for an event of its own. Its number; VM_NO_VCPU: this is no vCPU
+ * of the machine. False: an event holds it already, and covers this one, too. */
+bool vcpu_hold_for_event(struct vm *vm, uint32_t *number);
 
 /* memory.c */
 /* Registers or page tables of vCPUs may be others from now on: the owner's linear translations are

@@ -92,6 +92,34 @@ int vm_write_gva(struct vm *vm, unsigned vcpu, uint64_t gva, const void *buf, si
         return guest_access_write_gva(&vm->access, view, X86_DEBUG, gva, buf, len, failed);
 }
 
+void vm_access_begin(struct vm *vm)
+{
+        guest_access_begin(&vm->access);
+}
+
+void vm_access_end(struct vm *vm)
+{
+        guest_access_end(&vm->access);
+}
+
+/* It is marked before the caller writes, which is as good: nobody takes the marks in between, since
+ * that is the owner's to do. */
+int vm_access_span(struct vm *vm, uint64_t gpa, size_t len, bool write, void **pointer)
+{
+        uint64_t piece;
+        uint8_t *p;
+
+        if (!has_memory(vm))
+                return -ENODEV;
+        p = guest_access_span(&vm->access, gpa, len, write, &piece);
+        if (!p || piece < len)
+                return -EFAULT;
+        if (write)
+                guest_access_wrote(&vm->access, gpa, len);
+        *pointer = p;
+        return 0;
+}
+
 void vm_memory_bypass(struct vm *vm, bool bypass)
 {
         vm->access.bypass = bypass;

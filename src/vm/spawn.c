@@ -99,7 +99,8 @@ static int become_clone(struct vm *vm, struct template *tmpl, const struct vm_re
         vm->index = index;
         vm->count = count;
         vm->doorbell_fork = rec->by_doorbell != 0;
-        atomic_store(&vm->first_exit, FIRST_EXIT_AWAITED);
+        if (!vm->options.every_event)
+                atomic_store(&vm->first_exit, FIRST_EXIT_AWAITED);
         if (vm->doorbell_fork)
                 doorbell_on_result_read(vm->doorbell, result_read, vm);
         return machine_set_identity(vm, err);

@@ -80,14 +80,32 @@ void vcpu_hold_all(struct vm *vm, enum vcpu_hold why)
         }
 }
 
+/* One instruction can ask for several (rep outs): the first one holds. */
+bool vcpu_hold_for_event(struct vm *vm, uint32_t *number)
+{
+        if (!current || current->vm != vm) {
+                *number = VM_NO_VCPU;
+                return true;
+        }
+        *number = current->kvm.id;
+        return !(atomic_fetch_or(&current->held, VCPU_HELD_EVENT) & VCPU_HELD_EVENT);
+}
+
+void vcpu_release(struct vcpu *vcpu, uint32_t why)
+{
+        if (atomic_fetch_and(&vcpu->held, ~why) & why)
+                syscall(SYS_futex, &vcpu->held, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
 void vcpu_release_all(struct vm *vm, uint32_t why)
 {
-        for (unsigned i = 0; i < vm->shape.vcpus; i++) {
-                _Atomic uint32_t *held = &vm->vcpus[i].held;
+        for (unsigned i = 0; i < vm->shape.vcpus; i++)
+                vcpu_release(&vm->vcpus[i], why);
+}
 
-                if (atomic_fetch_and(held, ~why) & why)
-                        syscall(SYS_futex, held, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-        }
+bool vm_in_vcpu_thread(void)
+{
+        return current != NULL;
 }
 
 static bool must_end(const struct vcpu *vcpu)

@@ -43,6 +43,7 @@ void vm_raise(struct vm *vm, enum vm_event event, const struct vm_event_args *ar
                 struct queued_event *q = &vm->events[vm->nevents++];
 
                 *q = (struct queued_event){.event = event};
+                q->args.vcpu = VM_NO_VCPU;
                 if (args)
                         q->args = *args;
                 if (!q->args.t_ns)
@@ -150,7 +151,7 @@ static void env_notify(void *machine, enum device_event event, uint64_t arg)
                              (unsigned)(arg & 0xff));
                 break;
         case DEVICE_FORK_RING:
-                if (!vm_fork_rung(vm, VM_EVENT_FORK_DOORBELL))
+                if (!vm_fork_rung(vm, VM_EVENT_FORK_DOORBELL, arg))
                         doorbell_set_result(vm->doorbell, RAMET_DOORBELL_NOT_ARMED, 0);
                 break;
         }
@@ -606,6 +607,11 @@ bool vm_kvm_missing(const struct vm *vm, unsigned *at, const char **name, const 
 uint64_t vm_assists(struct vm *vm)
 {
         return atomic_load(&vm->assists);
+}
+
+const struct vm_shape *vm_shape(const struct vm *vm)
+{
+        return &vm->shape;
 }
 
 struct guest_mem *vm_memory(struct vm *vm)

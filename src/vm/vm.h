@@ -44,9 +44,15 @@ enum vm_first_exit {
         VM_FIRST_EXIT_KICK,
 };
 
+#define VM_NO_VCPU UINT32_MAX
+
 struct vm_event_args {
-        uint64_t t_ns;          /* CLOCK_MONOTONIC, when it happened */
-        enum vm_first_exit how; /* FIRST_EXIT */
+        uint64_t t_ns; /* CLOCK_MONOTONIC, when it happened */
+        uint32_t vcpu; /* whose thread raised it, which is held if the event says so; VM_NO_VCPU */
+        union {
+                enum vm_first_exit how; /* FIRST_EXIT */
+                uint32_t ring;          /* FORK_DOORBELL: the value that was written */
+        };
 };
 
 /* Must not destroy the machine: there may be more events to deliver. */
@@ -103,6 +109,9 @@ struct vm_options {
         /* Entries of each vCPU's dirty ring, a power of two, for vm_dirty_start(). 0: KVM's dirty
          * log is used, which every host has. */
         uint32_t dirty_ring;
+        /* Each ring, and each time that the awaited text is printed, is an event of its own with a
+         * hold of its own, until vm_continue(); the doorbell is always armed. No FIRST_EXIT. */
+        bool every_event;
         bool no_eventfds;   /* for tests: do as on a KVM without KVM_IOEVENTFD and KVM_IRQFD */
         vm_event_fn *event; /* loop thread */
         void *event_data;
@@ -152,9 +161,9 @@ void vm_pause(struct vm *vm);
  * and holds that vCPU. Unarmed, a ring answers NOT_ARMED by itself. 0 or -EINVAL (text too long).
  */
 int vm_arm_fork(struct vm *vm, bool doorbell, const char *console_text);
-/* FORK_CONSOLE each time that @text is printed (once for those that the owner has not heard of
- * yet), in each life, until this is called again; NULL: no more. vm_arm_fork() without a text
- * leaves it as it is. 0, -EINVAL (too long) or -ENOMEM; then nothing changed. */
+/* With every_event: FORK_CONSOLE each time that @text is printed, in each life, until this is
+ * called again; NULL: no more. vm_arm_fork() without a text leaves it as it is. 0, -EINVAL (too
+ * long) or -ENOMEM; then nothing changed. */
 int vm_watch(struct vm *vm, const char *text);
 /* The sink of the console has input. */
 void vm_console_feed(struct vm *vm);
@@ -197,12 +206,21 @@ void vm_fork_done(struct vm *vm, uint32_t result, uint32_t count);
  * waits for an answer of its own keeps waiting. */
 void vm_fork_told(struct vm *vm, uint32_t count);
 
+/* With every_event: what RESULT and COUNT read from now on, and nothing else. */
+void vm_answer(struct vm *vm, uint32_t result, uint32_t count);
+/* With every_event: let go on what events hold, of vCPU n if bit n is set. */
+void vm_continue(struct vm *vm, uint64_t vcpus);
+
+/* Is this the thread of a vCPU, of whatever machine? Any thread. */
+bool vm_in_vcpu_thread(void);
+
 struct vm_exit_info {
         enum ramet_exit reason;
         int status;
         char text[256]; /* CRASH and HOST: what happened, one line */
 };
 void vm_exit_info(struct vm *vm, struct vm_exit_info *info);
+bool vm_has_ended(struct vm *vm); /* its EXIT event has come, or is under way. Any thread */
 
 /* Dirty pages: which were written since the last time, by vCPUs, KVM, devices or Ramet. Page n is
  * the one at n * 4096 of memory_bytes (RAM above the hole below 4 GiB goes on without it). Start
@@ -234,7 +252,8 @@ void vm_cow_stats(struct vm *vm, struct vm_cow_stats *stats);
 /* KVM features that this machine does without, one a call: see kvm_host_missing(). */
 bool vm_kvm_missing(const struct vm *vm, unsigned *at, const char **name, const char **instead);
 
-uint64_t vm_assists(struct vm *vm);         /* instructions done for KVM's emulator */
+uint64_t vm_assists(struct vm *vm); /* instructions done for KVM's emulator */
+const struct vm_shape *vm_shape(const struct vm *vm);
 struct guest_mem *vm_memory(struct vm *vm); /* to be used while the vCPUs are paused */
 
 /* Read and write guest memory by guest-physical address; the vCPUs may run. 0; -EFAULT (no byte
@@ -253,6 +272,12 @@ int vm_read_gva(struct vm *vm, unsigned vcpu, uint64_t gva, void *buf, size_t le
                 uint64_t *failed);
 int vm_write_gva(struct vm *vm, unsigned vcpu, uint64_t gva, const void *buf, size_t len,
                  uint64_t *failed);
+/* Pointers, between begin and end: a read section of the owner's (mem/access.h), in which it must
+ * not stop or run the machine, or wait for anything. Span: 0, -EFAULT when the range is not RAM, or
+ * not in one piece here; -ENODEV. What is asked for to be written counts as written. */
+void vm_access_begin(struct vm *vm);
+void vm_access_end(struct vm *vm);
+int vm_access_span(struct vm *vm, uint64_t gpa, size_t len, bool write, void **pointer);
 /* The translation cache behind these and the devices: do without it, and what it did so far. */
 void vm_memory_bypass(struct vm *vm, bool bypass);
 void vm_memory_stats(const struct vm *vm, struct tlb_stats *stats);
