@@ -15,6 +15,10 @@
  *      return lib_result(ret, &err);           keeps the words for ramet_last_error()
  *
  * Nothing of src/vm is called outside the gate, but for interrupts (lib_irq.c says why).
+ *
+ * The loop is made of epoll. A poll request of io_uring belongs to the thread that made it: its
+ * completion waits until that thread enters the kernel, and it is cancelled when the thread ends.
+ * Here any thread may be the next one inside, and the one before may be gone.
  */
 #ifndef RAMET_LIB_LIB_H
 #define RAMET_LIB_LIB_H
@@ -24,45 +28,63 @@
 #include <ramet/vm.h>
 
 #include "base/err.h"
+#include "base/sized.h"
+#include "proc/ctx.h"
 #include "vm/vm.h"
 
-struct ramet_ctx {
-        _Atomic int kick_signal;
+/* One of each vCPU, which it holds; and EXIT, CONSOLE, and a MATCH that holds none, once each. */
+#define LIB_EVENTS_MAX (RAMET_VCPUS_MAX + 4)
+
+/* An event that waits to be taken. */
+struct lib_event {
+        struct ramet_vm_event event;
+        bool holds; /* event.vcpu does not go on before it was taken, and ramet_vm_continue() */
 };
 
-#define LIB_EVENTS_MAX 64 /* more are never waiting: each vCPU is held by its own */
+struct lib_disks;
+
+/* What a machine's clones, and their clones, have in common with it. [I] */
+struct lib_kind {
+        enum ramet_cow cow;
+        enum ramet_hugepages hugepages;
+        bool fixed_page_tables;
+        struct lib_disks *disks; /* a reference, or NULL */
+};
 
 struct ramet_vm {
         struct ramet_ctx *ctx; /* [I] */
         struct loop *loop;     /* [gate] */
         struct vm *vm;         /* [gate] the pointer is [I] after create */
-        void *data;            /* [a] the program's */
+        _Atomic(void *) data;  /* [a] the program's */
+        struct lib_kind kind;  /* [I] */
 
-        /* The gate. One thread is inside; one that waits for events leaves when others want in. */
+        /* The gate: tickets, served in order. */
         pthread_mutex_t lock;
         pthread_cond_t turn;
-        bool busy;        /* [lock] */
-        pthread_t inside; /* [lock] who, if busy */
-        unsigned wanting; /* [lock] threads that want in */
-        bool section;     /* [gate] between ramet_vm_begin and _end, by `inside` */
-
-        bool started; /* [gate] vm_start() was called */
-        bool running; /* [gate] vm_run(), as opposed to vm_pause() */
-
-        unsigned nevents; /* [gate] */
-        struct ramet_vm_event events[LIB_EVENTS_MAX];
-
-        struct ramet_template *tmpl; /* [gate] what it was spawned from; a reference; or NULL */
+        unsigned next_ticket;    /* [lock] */
+        unsigned serving;        /* [lock] the ticket of who is inside; == next_ticket: nobody */
+        pthread_t inside;        /* [lock] who, if somebody */
+        bool waiting;            /* [lock] and waits for events: wake it to get in */
+        _Atomic(bool) section;   /* [gate] between ramet_vm_begin and _end, by `inside` */
+        bool running;            /* [gate] vm_run(), as opposed to vm_pause() */
+        unsigned first, nevents; /* [gate] a ring */
+        struct lib_event events[LIB_EVENTS_MAX]; /* [gate] */
+        uint64_t held;    /* [gate] vCPUs that events hold which have been taken */
+        uint64_t rings;   /* [gate] of those, the ones that rang the doorbell */
+        bool end_told;    /* [gate] EXIT was taken */
+        uint64_t *bitmap; /* [gate] room for all dirty pages; NULL: not needed yet */
 };
 
 struct ramet_template {
         _Atomic unsigned refs;
         struct ramet_ctx *ctx; /* [I] */
-        struct template *tmpl; /* [I] */
-        struct vm_shape shape; /* [I] */
+        struct template *tmpl; /* [I] a reference */
+        struct lib_kind kind;  /* [I] */
         char name[RAMET_NAME_MAX + 1];
         struct ramet_template_info info;
 };
+
+/* --- gate.c --- */
 
 /* Who may be where: a call that is also possible between begin and end, or not. */
 enum lib_where {
@@ -70,30 +92,65 @@ enum lib_where {
         LIB_SECTION, /* there, too */
 };
 
+/* A machine nobody knows yet: its gate, and its loop. 0 or -errno with err set. */
+int lib_gate_init(struct ramet_vm *vm, struct err *err);
+void lib_gate_fini(struct ramet_vm *vm);
+
 /* Get in: checks @vm (NULL), that no handler of the program is calling, and begin and end; waits
  * until the other callers are out. 0, or a failure with err set. */
 int lib_enter(struct ramet_vm *vm, enum lib_where where, struct err *err);
+/* Between begin and end it does nothing. */
 void lib_leave(struct ramet_vm *vm);
-/* True when a thread wants in: whoever waits inside gives way then (lib_give_way). Called by the
- * loop's wake, too. */
-bool lib_wanted(struct ramet_vm *vm);
-void lib_give_way(struct ramet_vm *vm);
+/* Inside: let those in who want in, and come back after them; if there is none, serve the machine,
+ * waiting at most @timeout_ns (RAMET_FOREVER) for something to do, or for somebody who wants in. 0
+ * or -errno with err set. */
+int lib_serve(struct ramet_vm *vm, uint64_t timeout_ns, struct err *err);
 
 /* @ret is the result; when it is negative, @err is what ramet_last_error() says in this thread; an
  * empty text becomes strerror(-ret). */
 int lib_result(int ret, const struct err *err);
-/* lib_result() of a bad argument, -EINVAL. */
-int lib_invalid(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* Option structs: copies one of a caller's version (its first member is its size), see options.c of
- * proc. @min: the first version's size. 0 or -EINVAL. */
-int lib_copy(const char *what, const void *from, void *to, size_t to_size, size_t min,
-             struct err *err);
-/* And the other way round: as much of @from as the caller's struct has room for. */
-int lib_copy_out(const char *what, const void *from, size_t from_size, void *to, size_t min,
-                 struct err *err);
+/* --- machine.c --- */
 
-/* An event for the program; one that is there already is not added twice (CONSOLE). */
-void lib_event(struct ramet_vm *vm, const struct ramet_vm_event *event);
+/* What every machine of the library wants of src/vm: loop, events, kicks, engine. */
+struct vm_options lib_vm_options(struct ramet_vm *vm);
+/* A machine without anything of src/vm. 0 or -errno with err set. */
+int lib_new(struct ramet_ctx *ctx, const struct lib_kind *kind, struct ramet_vm **vm,
+            struct err *err);
+/* Outside the gate, with nobody else there. */
+void lib_free(struct ramet_vm *vm);
+/* Stop or run it, inside; returns what it did before. Only when that is another. */
+bool lib_run(struct ramet_vm *vm, bool run);
+
+/* --- events.c --- */
+
+/* Of src/vm. */
+void lib_on_event(void *vm, enum vm_event event, const struct vm_event_args *args);
+/* An event for the program, inside. @holds: event->vcpu is held (VCPU_HELD_EVENT); of those that
+ * hold nobody there is one of a type at most. */
+void lib_event(struct ramet_vm *vm, const struct ramet_vm_event *event, bool holds);
+/* All that wait are gone, and what they and others held is not held any more. */
+void lib_events_forget(struct ramet_vm *vm);
+/* Those that rang go on: RESULT and COUNT have been set. */
+void lib_rings_answered(struct ramet_vm *vm);
+/* What the held vCPUs read at the doorbell, if one of them rang; and they go on. */
+void lib_go_on(struct ramet_vm *vm, uint32_t result, uint32_t count);
+
+/* --- template.c --- */
+
+/* A template of the library with one reference, out of one of src/vm, which it takes one of, as it
+ * does of the disks. 0 or -ENOMEM with err set. */
+int lib_template_new(struct ramet_ctx *ctx, struct template *tmpl, const struct lib_kind *kind,
+                     const char *name, struct ramet_template **out, struct err *err);
+int lib_check_name(const char *name, struct err *err);
+
+/* --- disks.c: the images of a family of machines, and their locks --- */
+
+/* Opens and locks what @config has; NULL when that is nothing. */
+int lib_disks_open(const struct ramet_vm_config *config, struct lib_disks **disks, struct err *err);
+struct lib_disks *lib_disks_ref(struct lib_disks *disks); /* NULL is fine, for all of these */
+void lib_disks_unref(struct lib_disks *disks);
+/* A new machine's; the descriptors in them are duplicates. 0 or -errno with err set. */
+int lib_disks_give(const struct lib_disks *disks, struct vm_options *options, struct err *err);
 
 #endif

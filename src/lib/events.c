@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Events: src/vm's become the program's here, wait until they are taken, and what they hold goes
+ * on.
+ *
+ *      vCPU thread               owner (inside)                     the program
+ *      held, vm_raise() -------> lib_on_event() --- waits ------->  takes it: in `held`
+ *                                                                   continue: vm_continue()
+ *
+ * A vCPU that an event holds is let go when that event has been taken and the program says so, or
+ * when it is dropped: never before somebody has had the chance to look. So an event that waits
+ * keeps its vCPU over a ramet_vm_continue() that is meant for another one.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include <ramet/fork_abi.h>
+
+#include "base/clock.h"
+#include "lib/lib.h"
+
+static bool there_is(const struct ramet_vm *vm, enum ramet_vm_event_type type)
+{
+        for (unsigned i = 0; i < vm->nevents; i++)
+                if (vm->events[(vm->first + i) % LIB_EVENTS_MAX].event.type == type)
+                        return true;
+        return false;
+}
+
+void lib_event(struct ramet_vm *vm, const struct ramet_vm_event *event, bool holds)
+{
+        if (vm->nevents == LIB_EVENTS_MAX || (!holds && there_is(vm, event->type)))
+                return;
+        vm->events[(vm->first + vm->nevents++) % LIB_EVENTS_MAX] =
+                (struct lib_event){.event = *event, .holds = holds};
+}
+
+static void ended(struct ramet_vm *vm, uint64_t t_ns)
+{
+        struct ramet_vm_event e = {.type = RAMET_VM_EXIT, .t_ns = t_ns};
+        struct vm_exit_info info;
+
+        _Static_assert(sizeof e.exit.text == sizeof info.text, "the whole text fits");
+        vm_exit_info(vm->vm, &info);
+        e.exit.reason = info.reason;
+        e.exit.status = info.status;
+        strcpy(e.exit.text, info.text);
+        lib_event(vm, &e, false);
+}
+
+void lib_on_event(void *data, enum vm_event event, const struct vm_event_args *args)
+{
+        const bool holds = args->vcpu != VM_NO_VCPU;
+        struct ramet_vm_event e = {.vcpu = holds ? args->vcpu : 0, .t_ns = args->t_ns};
+        struct ramet_vm *vm = data;
+
+        switch (event) {
+        case VM_EVENT_FORK_DOORBELL:
+                e.type = RAMET_VM_DOORBELL;
+                e.doorbell.value = args->ring;
+                lib_event(vm, &e, holds);
+                break;
+        case VM_EVENT_FORK_CONSOLE:
+                e.type = RAMET_VM_MATCH;
+                lib_event(vm, &e, holds);
+                break;
+        case VM_EVENT_EXIT:
+                ended(vm, args->t_ns);
+                break;
+        case VM_EVENT_FIRST_EXIT: /* for those who measure forks */
+                break;
+        }
+}
+
+/* The first one becomes the program's. */
+static bool take(struct ramet_vm *vm, struct ramet_vm_event *event)
+{
+        const struct lib_event *e = &vm->events[vm->first];
+
+        if (vm->nevents == 0)
+                return false;
+        *event = e->event;
+        if (e->holds)
+                vm->held |= 1ull << event->vcpu;
+        if (event->type == RAMET_VM_DOORBELL)
+                vm->rings |= 1ull << event->vcpu;
+        if (event->type == RAMET_VM_EXIT)
+                vm->end_told = true;
+        vm->first = (vm->first + 1) % LIB_EVENTS_MAX;
+        vm->nevents--;
+        return true;
+}
+
+void lib_go_on(struct ramet_vm *vm, uint32_t result, uint32_t count)
+{
+        if (vm->rings)
+                vm_answer(vm->vm, result, count);
+        vm_continue(vm->vm, vm->held);
+        vm->held = vm->rings = 0;
+}
+
+void lib_rings_answered(struct ramet_vm *vm)
+{
+        vm_continue(vm->vm, vm->rings);
+        vm->held &= ~vm->rings;
+        vm->rings = 0;
+}
+
+void lib_events_forget(struct ramet_vm *vm)
+{
+        vm->nevents = 0;
+        vm->held = vm->rings = 0;
+        vm->end_told = false;
+}
+
+static uint64_t deadline_after(uint64_t timeout_ns)
+{
+        uint64_t now;
+
+        if (timeout_ns == 0 || timeout_ns == RAMET_FOREVER)
+                return timeout_ns;
+        now = clock_now_ns();
+        return timeout_ns < RAMET_FOREVER - now ? now + timeout_ns : RAMET_FOREVER;
+}
+
+static uint64_t time_left(uint64_t deadline_ns)
+{
+        uint64_t now;
+
+        if (deadline_ns == 0 || deadline_ns == RAMET_FOREVER)
+                return deadline_ns;
+        now = clock_now_ns();
+        return now < deadline_ns ? deadline_ns - now : 0;
+}
+
+/* Until there is an event of @types, which is taken; others are dropped. 1, 0 at @deadline_ns, or
+ * -errno. What is there at the deadline is found all the same. */
+static int await(struct ramet_vm *vm, unsigned types, uint64_t deadline_ns,
+                 struct ramet_vm_event *event, struct err *err)
+{
+        bool last = false;
+
+        for (;;) {
+                uint64_t left;
+                int r;
+
+                while (take(vm, event)) {
+                        if (event->type & types)
+                                return 1;
+                        lib_go_on(vm, 0, 0);
+                }
+                if (last)
+                        return 0;
+                left = time_left(deadline_ns);
+                last = left == 0;
+                r = lib_serve(vm, left, err);
+                if (r < 0)
+                        return r;
+        }
+}
+
+int ramet_vm_next(struct ramet_vm *vm, uint64_t timeout_ns, struct ramet_vm_event *event)
+{
+        struct err err = {0};
+        int ret = lib_enter(vm, LIB_ANY, &err);
+
+        if (ret == 0) {
+                ret = event ? await(vm, RAMET_VM_ANY, deadline_after(timeout_ns), event, &err)
+                            : err_input(&err, "event: NULL given, where to put one was expected");
+                lib_leave(vm);
+        }
+        return lib_result(ret, &err);
+}
+
+static int run_until(struct ramet_vm *vm, unsigned types, uint64_t timeout_ns,
+                     struct ramet_vm_event *event, struct err *err)
+{
+        struct ramet_vm_event e;
+        int r;
+
+        if (types & ~RAMET_VM_ANY)
+                return err_input(err, "types: %#x given, bits of %#x expected", types,
+                                 RAMET_VM_ANY);
+        if (!event)
+                return err_input(err, "event: NULL given, where to put one was expected");
+        if (vm->end_told)
+                return err_host(err, ESRCH, "the machine has ended");
+        lib_go_on(vm, 0, 0);
+        lib_run(vm, true);
+        r = await(vm, types | RAMET_VM_EXIT, deadline_after(timeout_ns), &e, err);
+        if (r == 1)
+                *event = e;
+        return r;
+}
+
+int ramet_vm_run_until(struct ramet_vm *vm, unsigned types, uint64_t timeout_ns,
+                       struct ramet_vm_event *event)
+{
+        struct err err = {0};
+        int ret = lib_enter(vm, LIB_ANY, &err);
+
+        if (ret == 0) {
+                ret = run_until(vm, types, timeout_ns, event, &err);
+                lib_leave(vm);
+        }
+        return lib_result(ret, &err);
+}
+
+int ramet_vm_continue(struct ramet_vm *vm)
+{
+        struct err err = {0};
+        int ret = lib_enter(vm, LIB_ANY, &err);
+
+        if (ret == 0) {
+                lib_go_on(vm, 0, 0);
+                lib_leave(vm);
+        }
+        return lib_result(ret, &err);
+}
+
+static int answer(struct ramet_vm *vm, uint32_t result, uint32_t count, struct err *err)
+{
+        if (!vm->rings)
+                return err_input(err, "answer: no ring of the doorbell waits for one");
+        if (count >= RAMET_DOORBELL_ERROR)
+                return err_input(err, "answer: count is %#x, less than %#x was expected", count,
+                                 RAMET_DOORBELL_ERROR);
+        if (result > count && result != RAMET_DOORBELL_FAILED && result != RAMET_DOORBELL_NOT_ARMED)
+                return err_input(err,
+                                 "answer: result is %#x, at most count, which is %#x, or "
+                                 "RAMET_DOORBELL_FAILED or _NOT_ARMED was expected",
+                                 result, count);
+        lib_go_on(vm, result, count);
+        return 0;
+}
+
+int ramet_vm_answer(struct ramet_vm *vm, uint32_t result, uint32_t count)
+{
+        struct err err = {0};
+        int ret = lib_enter(vm, LIB_ANY, &err);
+
+        if (ret == 0) {
+                ret = answer(vm, result, count, &err);
+                lib_leave(vm);
+        }
+        return lib_result(ret, &err);
+}
