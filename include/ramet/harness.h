@@ -154,9 +154,12 @@ RAMET_API int ramet_crash_report(struct ramet_vm *vm, unsigned vcpu, const char 
 
 struct ramet_booted; /* a guest at its ready point: a template, and its symbols */
 
+/* Run the guest to its ready point. 0, -ETIMEDOUT (it never got there; the last error has what it
+ * printed last), or -errno of ramet_vm_create() and of reading symbols. */
 RAMET_API int ramet_boot_guest(struct ramet_ctx *ctx, const struct ramet_guest *guest,
                                struct ramet_booted **booted);
 RAMET_API void ramet_booted_free(struct ramet_booted *booted); /* NULL is fine */
+/* To spawn clones from; the guest's own, not to be released. NULL for NULL. */
 RAMET_API struct ramet_template *ramet_booted_template(const struct ramet_booted *booted);
 /* -ENOENT: no such symbol. @size may be NULL. */
 RAMET_API int ramet_booted_symbol(const struct ramet_booted *booted, const char *name,

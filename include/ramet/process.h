@@ -186,6 +186,7 @@ struct ramet_event {
         };
 };
 
+/* The descriptor to poll, the spawner's own. */
 RAMET_API int ramet_spawner_fd(const struct ramet_spawner *spawner);
 /* 1 and an event, 0 when there is none now, or -errno when the spawner itself is lost. */
 RAMET_API int ramet_spawner_next(struct ramet_spawner *spawner, struct ramet_event *event);

@@ -204,6 +204,7 @@ struct ramet_template_info {
         uint64_t pause_ns;     /* how long the machine stood still for it */
         uint64_t copied_bytes; /* 0 for the first freeze of a machine that is no clone */
 };
+/* What it is. 0, or -EINVAL. */
 RAMET_API int ramet_template_info(const struct ramet_template *tmpl,
                                   struct ramet_template_info *info);
 /* One more holder; and one less. Machines hold theirs. NULL is fine for release. */
@@ -339,6 +340,7 @@ RAMET_API int ramet_vm_console_watch(struct ramet_vm *vm, const char *text);
 
 /* --- limits and statistics --- */
 
+/* New limits, counted from now. 0, or -EINVAL. */
 RAMET_API int ramet_vm_set_limits(struct ramet_vm *vm, const struct ramet_limits *limits);
 
 struct ramet_vm_stats {
@@ -353,6 +355,7 @@ struct ramet_vm_stats {
         uint64_t console_bytes, console_dropped; /* printed; never read, since there were too many
                                                   */
 };
+/* Counters as they are now; also of a machine that has ended. */
 RAMET_API int ramet_vm_stats(struct ramet_vm *vm, struct ramet_vm_stats *stats);
 
 /* KVM features that this machine does without: call with *at = 0, and again as long as it returns

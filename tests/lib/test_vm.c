@@ -2,6 +2,7 @@
 /* Machines in the program: made, run, stopped, their events. */
 #include "api.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,6 +46,19 @@ static void ctx_create(void **state)
         ramet_ctx_destroy(ctx);
         ramet_ctx_destroy(NULL);
         api_fails(ramet_ctx_create(NULL), -EINVAL, "ctx");
+}
+
+static void ctx_destroy(void **state)
+{
+        const size_t before = mallinfo2().uordblks;
+        struct ramet_ctx *ctx;
+
+        for (unsigned i = 0; i < 1000; i++) {
+                assert_int_equal(ramet_ctx_create(&ctx), 0);
+                ramet_ctx_destroy(ctx);
+        }
+        assert_true(mallinfo2().uordblks < before + 1000); /* not a byte of each is left */
+        ramet_ctx_destroy(NULL);
 }
 
 static void vm_create(void **state)
@@ -311,8 +325,16 @@ static void each_ring_is_an_event(void **state)
         ramet_vm_destroy(vm);
 }
 
+static void *ask_is_input(void *data)
+{
+        *(bool *)data = ramet_last_error_is_input(NULL);
+        return NULL;
+}
+
 static void last_error(void **state)
 {
+        bool another_says = true;
+        pthread_t thread;
         char before[512];
 
         api_fails(ramet_vm_start(NULL), -EINVAL, "machine");
@@ -320,6 +342,9 @@ static void last_error(void **state)
         assert_non_null(strstr(ramet_last_error(NULL), "machine"));
         snprintf(before, sizeof before, "%s", ramet_last_error(NULL));
         assert_null(strchr(before, '\n'));
+        assert_int_equal(pthread_create(&thread, NULL, ask_is_input, &another_says), 0);
+        pthread_join(thread, NULL);
+        assert_false(another_says); /* it had no failure at all */
 }
 
 static void *other_thread(void *data)
@@ -355,7 +380,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 {"ramet_ctx_create", ctx_create},
-                {"ramet_ctx_destroy", ctx_create},
+                {"ramet_ctx_destroy", ctx_destroy},
                 {"ramet_last_error", last_error},
                 {"ramet_last_error_is_input", last_error},
                 {"ramet_abi", abi},
