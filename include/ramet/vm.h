@@ -110,15 +110,15 @@ struct ramet_vm_config {
  * files and of KVM, -ENOTSUP (this host cannot have that engine; the text names one it can). */
 RAMET_API int ramet_vm_create(struct ramet_ctx *ctx, const struct ramet_vm_config *config,
                               struct ramet_vm **vm);
-/* Ends it, whatever it does. NULL is fine. */
+/* Ends it, whatever it does, also between begin and end of the calling thread. NULL is fine. */
 RAMET_API void ramet_vm_destroy(struct ramet_vm *vm);
 
-/* Let the vCPUs run, but those that an event holds; idempotent. */
+/* Let the vCPUs run, but those that an event holds; idempotent. -ESRCH: it has ended. */
 RAMET_API int ramet_vm_start(struct ramet_vm *vm);
 /* Stop all vCPUs: on return none can touch memory. Idempotent. */
 RAMET_API int ramet_vm_pause(struct ramet_vm *vm);
 
-/* Some pointer of the program's own. */
+/* Some pointer of the program's own. From handlers, too. */
 RAMET_API int ramet_vm_set_data(struct ramet_vm *vm, void *data);
 RAMET_API void *ramet_vm_data(const struct ramet_vm *vm);
 
@@ -175,10 +175,12 @@ RAMET_API int ramet_vm_next(struct ramet_vm *vm, uint64_t timeout_ns, struct ram
  * before; or -errno. */
 RAMET_API int ramet_vm_run_until(struct ramet_vm *vm, unsigned types, uint64_t timeout_ns,
                                  struct ramet_vm_event *event);
-/* Let go on what events held. After a ring, RESULT and COUNT read 0. */
+/* Let go on what the events held that have been taken; a vCPU whose event still waits keeps waiting
+ * with it. After a ring, RESULT and COUNT read 0. */
 RAMET_API int ramet_vm_continue(struct ramet_vm *vm);
 /* The same, with an answer to the ring of the doorbell: what RESULT and COUNT read from now on.
- * -EINVAL: nobody waits for one. */
+ * -EINVAL: nobody waits for one; @count is RAMET_DOORBELL_ERROR or more, or @result more than
+ * @count and no error of fork_abi.h. */
 RAMET_API int ramet_vm_answer(struct ramet_vm *vm, uint32_t result, uint32_t count);
 
 /* A descriptor, the machine's own, that is readable when ramet_vm_serve() has something to do. Poll
@@ -190,8 +192,8 @@ RAMET_API int ramet_vm_serve(struct ramet_vm *vm);
 /* --- templates --- */
 
 /* Freeze it: nothing is copied, it runs on if it did, and what an event holds stays held. @name:
- * for people, at most RAMET_NAME_MAX bytes. 0; -ESRCH (it has ended), -EBUSY (something else has a
- * writable mapping of its memory), or -errno; then it is as before. */
+ * for people, at most RAMET_NAME_MAX bytes, not NULL. 0; -ESRCH (it has ended), -EBUSY (something
+ * else has a writable mapping of its memory), or -errno; then it is as before. */
 RAMET_API int ramet_vm_freeze(struct ramet_vm *vm, const char *name, struct ramet_template **tmpl);
 RAMET_API const char *ramet_template_name(const struct ramet_template *tmpl);
 
@@ -230,8 +232,8 @@ RAMET_API int ramet_template_spawn(struct ramet_template *tmpl,
  * another -errno: if something has changed, the machine has ended. */
 RAMET_API int ramet_vm_reset(struct ramet_vm *vm);
 /* Freeze it and spawn @count clones of it, numbered from 1; none of them runs yet. A ring that
- * waits is answered with 0 of @count, else its doorbell just reads so from now on. 0; or -errno:
- * then there are no clones, and it is as before. */
+ * waits (its event has been taken) is answered with 0 of @count and goes on, else the doorbell just
+ * reads so from now on. 0; or -errno: then there are no clones, and it is as before. */
 RAMET_API int ramet_vm_fork(struct ramet_vm *vm, unsigned count, struct ramet_vm **clones);
 
 /* --- memory --- */

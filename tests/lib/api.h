@@ -68,4 +68,7 @@ void api_order(struct ramet_vm *vm, unsigned cpu, enum servant_order order, uint
 void api_do(struct ramet_vm *vm, enum servant_order order, uint64_t value, uint64_t address,
             uint64_t number);
 
+/* How many are open. */
+unsigned api_descriptors(void);
+
 #endif

@@ -2,8 +2,6 @@
 /* Templates: freeze, spawn, reset, fork. */
 #include "api.h"
 
-#include <fcntl.h>
-
 static uint64_t word_at(struct ramet_vm *vm, uint64_t gpa)
 {
         uint64_t v = 0;
@@ -86,25 +84,16 @@ static void template_info(void **state)
         ramet_template_release(tmpl[1]);
 }
 
-static unsigned descriptors(void)
-{
-        unsigned n = 0;
-
-        for (int fd = 0; fd < 1024; fd++)
-                n += fcntl(fd, F_GETFD) >= 0;
-        return n;
-}
-
 static void template_ref(void **state)
 {
-        const unsigned before = descriptors();
+        const unsigned before = api_descriptors();
         struct ramet_template *tmpl = api_template(1);
         struct ramet_vm *clone;
 
         assert_ptr_equal(ramet_template_ref(tmpl), tmpl);
         assert_null(ramet_template_ref(NULL));
         ramet_template_release(tmpl);
-        assert_true(descriptors() > before);
+        assert_true(api_descriptors() > before);
         clone = api_spawn(tmpl); /* it is still there */
         ramet_template_release(tmpl);
         ramet_template_release(NULL);
@@ -112,7 +101,7 @@ static void template_ref(void **state)
         api_ok(ramet_vm_reset(clone));
         api_until(clone, RAMET_VM_DOORBELL);
         ramet_vm_destroy(clone);
-        assert_int_equal(descriptors(), before);
+        assert_int_equal(api_descriptors(), before);
 }
 
 static void template_spawn(void **state)

@@ -96,6 +96,7 @@ static void what_cannot_be_created(void **state)
 {
         struct ramet_vm_config config = api_config();
         struct ramet_vm *vm = (struct ramet_vm *)&config;
+        const unsigned before = api_descriptors();
 
         api_fails(ramet_vm_create(NULL, &config, &vm), -EINVAL, "ctx");
         api_fails(ramet_vm_create(api_ctx, NULL, &vm), -EINVAL, "config");
@@ -126,6 +127,7 @@ static void what_cannot_be_created(void **state)
         config.cow = 77;
         api_fails(ramet_vm_create(api_ctx, &config, &vm), -EINVAL, "77");
         assert_ptr_equal(vm, &config); /* written only on success */
+        assert_int_equal(api_descriptors(), before);
 }
 
 static unsigned threads(void)
@@ -310,6 +312,7 @@ static void each_ring_is_an_event(void **state)
 {
         struct ramet_vm_config config = api_config();
         struct ramet_vm_event e[2];
+        struct servant_mail mail;
         struct ramet_vm *vm;
 
         config.vcpus = 2;
@@ -318,6 +321,9 @@ static void each_ring_is_an_event(void **state)
         nap(300); /* both have rung, most likely */
         assert_int_equal(api_ok(ramet_vm_next(vm, ENDLESS, &e[0])), 1);
         api_ok(ramet_vm_continue(vm));
+        nap(20);
+        api_get_mail(vm, !e[0].vcpu, &mail);
+        assert_int_equal(mail.rounds, 1);
         assert_int_equal(api_ok(ramet_vm_next(vm, ENDLESS, &e[1])), 1);
         assert_int_equal(e[1].vcpu, !e[0].vcpu);
         assert_int_equal(e[0].doorbell.value, 1);
