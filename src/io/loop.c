@@ -17,18 +17,30 @@
  * Timers are a sorted list and the time-out of the wait, so that they cost no system call and are
  * the same in both backends; there are a handful in a process.
  *
- * loop_wake() and loop_stop() are the only calls from outside. A wake-up is a flag and an eventfd:
+ * loop_wake() and loop_stop() are the only calls from outside. A wake-up is a flag; an eventfd
+ * brings the loop's thread out of its wait if it is in one:
  *
  *      waker                                   loop's thread
  *      -----                                   -------------
- *      change what the callback looks at       eventfd readable: read it
- *      was = exchange(wake_pending, true)      if exchange(wake_pending, false)
- *      if !was: write(eventfd)                         callback
+ *      change what the callback looks at       asleep = true
+ *      if exchange(wake_pending, true)         if wake_pending: do not wait
+ *              return                          wait
+ *      if asleep: write(eventfd)               asleep = false
+ *                                              if exchange(wake_pending, false): callback
  *
- * The eventfd is read before the flag is cleared. The other way round a waker could set the flag
- * and write in between, its write would be read here, and a flag that stays set would swallow every
- * later wake-up. A waker that finds the flag set need not write: the exchange that clears it comes
- * later, and what was changed before is visible to the callback after it.
+ * Each side writes before it reads, all of it sequentially consistent, so at least one of them sees
+ * the other (Dekker): a wake-up that finds nobody asleep is seen before the wait, and costs no
+ * system call. A waker that finds the flag set leaves all to the one that set it: the exchange that
+ * clears it comes later, and what was changed before is visible to the callback after it. A write
+ * that comes late, when the thread has come out for something else, makes one wait short. While a
+ * program polls the loop's descriptor (loop_poll_begin) it is asleep in the same sense, until the
+ * next step.
+ *
+ * A thread that sleeps is some 10 to 50 us away, more than what a vCPU's exit takes. So when the
+ * last wait was a short one that ended with a wake-up, the next one begins with a look at the flag
+ * for SPIN_NS; the first such look in vain ends this, until a wait is short again. Never where
+ * there is one processor: who would wake us does not run meanwhile. A wake-up that is seen this way
+ * needs no look at descriptors either, but for every SKIP_MAX-th, so that they are not starved.
  */
 #include "io/loop.h"
 
@@ -39,11 +51,16 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/spin.h"
 #include "io/loop_internal.h"
+
+#define SPIN_NS  20000
+#define SKIP_MAX 16
 
 struct loop {
         const struct loop_backend *backend; /* [I] */
@@ -62,7 +79,13 @@ struct loop {
         void *wake_data;               /* [t] */
         struct loop_watch *wake_watch; /* [I] */
         int wake_fd;                   /* [I] eventfd */
-        atomic_bool wake_pending;      /* [a] see above */
+        struct loop_watch *poll_timer; /* [t] a timerfd, for who polls; NULL: nobody does */
+        uint64_t poll_deadline_ns;     /* [t] what it is set to; UINT64_MAX: nothing */
+        bool may_spin;                 /* [I] there are processors to spare */
+        bool spin;                     /* [t] the last wait was short */
+        unsigned skipped;              /* [t] steps in a row that did not look at descriptors */
+        atomic_bool asleep;            /* [a] see above */
+        atomic_bool wake_pending;      /* [a] */
         atomic_bool stop;              /* [a] set by loop_stop(), taken by loop_run() */
 };
 
@@ -71,6 +94,7 @@ const char *const loop_syscalls[] = {
         "epoll_ctl",
         "epoll_wait",
         "epoll_pwait",
+        "epoll_pwait2",
         "timerfd_settime",
         "read",
         "write",
@@ -180,16 +204,24 @@ void loop_io_landed(struct loop *loop, struct loop_io *io, int result)
 
 /* ---- create, destroy ---- */
 
-static void woken(void *data, int fd, unsigned events)
+/* The flag says what it was for: see loop_step(). */
+static void rung(void *data, int fd, unsigned events)
 {
-        struct loop *loop = data;
+        const struct loop *loop = data;
         uint64_t count;
 
+        if (loop->backend->edge)
+                return; /* told once for each write, read or not */
         if (read(fd, &count, sizeof count) < 0) {
-                /* EAGAIN: a stop and a wake came as one */
+                /* EAGAIN: cannot be, and would not matter */
         }
-        if (atomic_exchange(&loop->wake_pending, false) && loop->wake_fn)
-                loop->wake_fn(loop->wake_data);
+}
+
+static bool has_processors_to_spare(void)
+{
+        cpu_set_t set;
+
+        return sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 1;
 }
 
 int loop_create(bool allow_uring, struct loop **out)
@@ -200,6 +232,7 @@ int loop_create(bool allow_uring, struct loop **out)
         if (!loop)
                 return -ENOMEM;
         loop->ready_tail = &loop->ready;
+        loop->may_spin = has_processors_to_spare();
         loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (loop->wake_fd < 0) {
                 ret = -errno;
@@ -214,7 +247,8 @@ int loop_create(bool allow_uring, struct loop **out)
         }
         if (ret)
                 goto close_fd;
-        ret = loop_add_fd(loop, loop->wake_fd, POLLIN, woken, loop, &loop->wake_watch);
+        ret = loop_add_fd(loop, loop->wake_fd, POLLIN | loop->backend->edge, rung, loop,
+                          &loop->wake_watch);
         if (ret)
                 goto destroy_backend;
         *out = loop;
@@ -244,6 +278,8 @@ void loop_destroy(struct loop *loop)
         if (!loop)
                 return;
         loop_io_drain(loop);
+        if (loop->poll_timer)
+                close(loop->poll_timer->fd);
         loop->backend->destroy(loop->state);
         free_list(loop->watches);
         free_list(loop->timers);
@@ -322,6 +358,11 @@ int loop_rearm_timer(struct loop_watch *w, uint64_t delay_ns)
         if (w->fd >= 0)
                 return -EINVAL;
         list_remove(w->timer_armed ? &w->loop->timers : &w->loop->watches, w);
+        w->timer_armed = false;
+        if (delay_ns == UINT64_MAX) {
+                list_push(&w->loop->watches, w);
+                return 0;
+        }
         w->deadline_ns = delay_ns > UINT64_MAX - now ? UINT64_MAX : now + delay_ns;
         timer_insert(w->loop, w);
         return 0;
@@ -405,7 +446,7 @@ static void ring(struct loop *loop)
 
 void loop_wake(struct loop *loop)
 {
-        if (!atomic_exchange(&loop->wake_pending, true))
+        if (!atomic_exchange(&loop->wake_pending, true) && atomic_load(&loop->asleep))
                 ring(loop);
 }
 
@@ -467,25 +508,146 @@ static void dispatch_landed(struct loop *loop)
                 finish_one(loop);
 }
 
+static uint64_t until_timer(const struct loop *loop, uint64_t timeout_ns)
+{
+        uint64_t now, until;
+
+        if (!loop->timers)
+                return timeout_ns;
+        now = clock_now_ns();
+        until = loop->timers->deadline_ns;
+        until = until > now ? until - now : 0;
+        return until < timeout_ns ? until : timeout_ns;
+}
+
+/* True when a wake-up has come. */
+static bool spin(struct loop *loop, uint64_t timeout_ns)
+{
+        const uint64_t end = clock_now_ns() + (timeout_ns < SPIN_NS ? timeout_ns : SPIN_NS);
+
+        do {
+                for (int i = 0; i < 16; i++) {
+                        if (atomic_load_explicit(&loop->wake_pending, memory_order_relaxed))
+                                return true;
+                        spin_pause();
+                }
+        } while (clock_now_ns() < end);
+        loop->spin = false;
+        return false;
+}
+
+static int sleep_in_backend(struct loop *loop, uint64_t timeout_ns)
+{
+        const uint64_t begin = loop->may_spin ? clock_now_ns() : 0;
+        int ret;
+
+        atomic_store(&loop->asleep, true); /* pairs with loop_wake() */
+        if (atomic_load(&loop->wake_pending))
+                timeout_ns = 0;
+        ret = loop->backend->wait(loop->state, timeout_ns);
+        atomic_store(&loop->asleep, false);
+        if (loop->may_spin && atomic_load(&loop->wake_pending))
+                loop->spin = clock_now_ns() - begin < 2 * SPIN_NS;
+        return ret;
+}
+
+/* See above. */
+static int await(struct loop *loop, uint64_t timeout_ns)
+{
+        bool skip = false;
+
+        if (timeout_ns == 0)
+                return loop->backend->wait(loop->state, 0);
+        if (loop->skipped < SKIP_MAX)
+                skip = atomic_load(&loop->wake_pending) || (loop->spin && spin(loop, timeout_ns));
+        if (skip) {
+                loop->skipped++;
+                return 0;
+        }
+        loop->skipped = 0;
+        return sleep_in_backend(loop, timeout_ns);
+}
+
 int loop_step(struct loop *loop, uint64_t timeout_ns)
 {
         int ret;
 
-        if (loop->nready || loop->nlanded) {
+        atomic_store(&loop->asleep, false); /* whoever polled for it has come */
+        if (loop->nready || loop->nlanded)
                 timeout_ns = 0;
-        } else if (loop->timers) {
-                uint64_t now = clock_now_ns(), until = loop->timers->deadline_ns;
-
-                until = until > now ? until - now : 0;
-                if (until < timeout_ns)
-                        timeout_ns = until;
-        }
-        ret = loop->backend->wait(loop->state, timeout_ns);
+        else
+                timeout_ns = until_timer(loop, timeout_ns);
+        ret = await(loop, timeout_ns);
         if (ret)
                 return ret;
+        if (atomic_exchange(&loop->wake_pending, false) && loop->wake_fn)
+                loop->wake_fn(loop->wake_data);
         dispatch_landed(loop);
         ret = dispatch_fds(loop);
         dispatch_timers(loop);
+        return ret;
+}
+
+/* ---- for who waits by other means ---- */
+
+static void poll_timer_expired(void *data, int fd, unsigned events)
+{
+        struct loop *loop = data;
+        uint64_t count;
+
+        loop->poll_deadline_ns = UINT64_MAX;
+        if (read(fd, &count, sizeof count) < 0) {
+                /* EAGAIN: it has been set anew */
+        }
+}
+
+int loop_fd(struct loop *loop)
+{
+        int fd, ret;
+
+        if (loop->poll_timer)
+                return loop->backend->fd(loop->state);
+        fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+        if (fd < 0)
+                return -errno;
+        ret = loop_add_fd(loop, fd, POLLIN, poll_timer_expired, loop, &loop->poll_timer);
+        if (ret) {
+                close(fd);
+                return ret;
+        }
+        loop->poll_deadline_ns = UINT64_MAX;
+        return loop->backend->fd(loop->state);
+}
+
+static int set_poll_timer(struct loop *loop)
+{
+        const uint64_t deadline = loop->timers ? loop->timers->deadline_ns : UINT64_MAX;
+        struct itimerspec its = {0}; /* all zero: none */
+
+        if (deadline == loop->poll_deadline_ns)
+                return 0;
+        if (deadline != UINT64_MAX) {
+                its.it_value.tv_sec = (time_t)(deadline / 1000000000u);
+                its.it_value.tv_nsec = (long)(deadline % 1000000000u);
+        }
+        if (timerfd_settime(loop->poll_timer->fd, TFD_TIMER_ABSTIME, &its, NULL))
+                return -errno;
+        loop->poll_deadline_ns = deadline;
+        return 0;
+}
+
+int loop_poll_begin(struct loop *loop)
+{
+        int ret;
+
+        if (!loop->poll_timer)
+                return -EINVAL;
+        ret = set_poll_timer(loop);
+        if (ret == 0 && loop->backend->submit)
+                ret = loop->backend->submit(loop->state);
+        atomic_store(&loop->asleep, true); /* pairs with loop_wake() */
+        if (atomic_load(&loop->wake_pending) || loop->nready || loop->nlanded)
+                ring(loop);
         return ret;
 }
 

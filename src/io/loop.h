@@ -33,7 +33,8 @@ int loop_add_fd(struct loop *loop, int fd, unsigned events, loop_fd_fn *fn, void
                 struct loop_watch **watch);
 /* Change what is waited for; 0 means only hang-up and error. */
 int loop_modify_fd(struct loop_watch *watch, unsigned events);
-/* Call @fn once after @delay_ns; the watch stays until removed and can be re-armed. */
+/* Call @fn once after @delay_ns (UINT64_MAX: not at all); the watch stays until removed and can be
+ * re-armed. */
 int loop_add_timer(struct loop *loop, uint64_t delay_ns, loop_timer_fn *fn, void *data,
                    struct loop_watch **watch);
 int loop_rearm_timer(struct loop_watch *watch, uint64_t delay_ns);
@@ -103,5 +104,16 @@ int loop_run(struct loop *loop);
 /* Serve what is there, waiting at most @timeout_ns (UINT64_MAX: no limit) for the first. 0 or
  * -errno. */
 int loop_step(struct loop *loop, uint64_t timeout_ns);
+
+/* For a program that waits by itself: a descriptor, the loop's own, to be polled for POLLIN. It is
+ * readable while the loop has something to do, timers and wake-ups included, provided that
+ * loop_poll_begin() was the last call of this loop before the program waits: that submits what is
+ * queued and asks wakers for a sign. Then loop_step(loop, 0), as often as there is something, and
+ * loop_poll_begin() again; a poll that finds it readable may find nothing to do. With io_uring the
+ * loop's thread must be the one that polls, or be in the kernel as often as not: its completions
+ * are made there. -errno. */
+int loop_fd(struct loop *loop);
+/* 0, -EINVAL (no loop_fd() before), or -errno. */
+int loop_poll_begin(struct loop *loop);
 
 #endif

@@ -2,9 +2,9 @@
 /*
  * The loop's backend for hosts where io_uring is missing or forbidden. epoll is level-triggered as
  * it comes, so a watch needs nothing after its callback. epoll_wait() counts in milliseconds; a
- * time-out that is not infinite or zero goes through a timerfd, which every kernel has
- * (epoll_pwait2() is often unknown to the very filters that forbid io_uring). It is armed for
- * each such wait and disarmed after it.
+ * time-out that is not infinite or zero is given to epoll_pwait2() (Linux 5.11), which is often
+ * unknown to the very filters that forbid io_uring. Then it goes through a timerfd, which every
+ * kernel has, and which is armed for each such wait and disarmed after it.
  *
  * Files and block devices are always ready as far as epoll can tell, so their I/O is done by
  * threads (loop_threads.c), which say through an eventfd in the set that some has ended.
@@ -29,6 +29,7 @@ struct epoll_backend {
         int fd;                       /* [I] */
         int timer_fd;                 /* [I] in the set with a NULL pointer */
         struct loop_threads *threads; /* [t] NULL: none yet; its fd with this struct's pointer */
+        bool no_pwait2;               /* [t] */
         struct loop_ios ended;        /* [t] I/Os for which there was no thread */
 };
 
@@ -176,23 +177,49 @@ static int epoll_backend_io_wait(void *backend)
         return 0;
 }
 
+/* Events, or -errno. */
+static int wait_by_timer(struct epoll_backend *b, struct epoll_event *events, uint64_t timeout_ns)
+{
+        int n, ret = set_timer(b, timeout_ns);
+
+        if (ret)
+                return ret;
+        n = epoll_wait(b->fd, events, BATCH, -1);
+        if (n < 0)
+                n = -errno;
+        /* Disarming also forgets an expiry that has not been read. */
+        ret = set_timer(b, 0);
+        return ret && n >= 0 ? ret : n;
+}
+
+static int wait_for_events(struct epoll_backend *b, struct epoll_event *events, uint64_t timeout_ns)
+{
+        const struct timespec ts = {
+                .tv_sec = (time_t)(timeout_ns / 1000000000u),
+                .tv_nsec = (long)(timeout_ns % 1000000000u),
+        };
+        int n;
+
+        if (timeout_ns == 0 || timeout_ns == UINT64_MAX) {
+                n = epoll_wait(b->fd, events, BATCH, timeout_ns == 0 ? 0 : -1);
+                return n < 0 ? -errno : n;
+        }
+        if (!b->no_pwait2) {
+                n = epoll_pwait2(b->fd, events, BATCH, &ts, NULL);
+                if (n >= 0 || errno == EINTR)
+                        return n < 0 ? -errno : n;
+                b->no_pwait2 = true;
+        }
+        return wait_by_timer(b, events, timeout_ns);
+}
+
 static int epoll_backend_wait(void *backend, uint64_t timeout_ns)
 {
         struct epoll_backend *b = backend;
         struct epoll_event events[BATCH];
-        bool timed, landed = false;
-        int n, ret = 0;
+        bool landed = false;
+        int n = wait_for_events(b, events, b->ended.first ? 0 : timeout_ns);
 
-        if (b->ended.first)
-                timeout_ns = 0;
-        timed = timeout_ns != 0 && timeout_ns != UINT64_MAX;
-        if (timed)
-                ret = set_timer(b, timeout_ns);
-        if (ret)
-                return ret;
-        n = epoll_wait(b->fd, events, BATCH, timeout_ns == 0 ? 0 : -1);
-        if (n < 0)
-                ret = errno == EINTR ? 0 : -errno;
         for (int i = 0; i < n; i++) {
                 if (events[i].data.ptr == b)
                         landed = true;
@@ -203,14 +230,25 @@ static int epoll_backend_wait(void *backend, uint64_t timeout_ns)
                 land_without_threads(b);
         if (landed)
                 land(b, loop_threads_take(b->threads, false));
-        /* Disarming also forgets an expiry that has not been read. */
-        if (timed && set_timer(b, 0) && !ret)
-                ret = -errno;
-        return ret;
+        return n < 0 && n != -EINTR ? n : 0;
+}
+
+static int epoll_backend_submit(void *backend)
+{
+        land_without_threads(backend);
+        return 0;
+}
+
+static int epoll_backend_fd(void *backend)
+{
+        const struct epoll_backend *b = backend;
+
+        return b->fd;
 }
 
 const struct loop_backend loop_backend_epoll = {
         .name = "epoll",
+        .edge = EPOLLET,
         .create = epoll_backend_create,
         .destroy = epoll_backend_destroy,
         .add = epoll_backend_add,
@@ -218,6 +256,8 @@ const struct loop_backend loop_backend_epoll = {
         .remove = epoll_backend_remove,
         .rearm = epoll_backend_rearm,
         .wait = epoll_backend_wait,
+        .fd = epoll_backend_fd,
+        .submit = epoll_backend_submit,
         .io_prepare = epoll_backend_io_prepare,
         .io_start = epoll_backend_io_start,
         .io_wait = epoll_backend_io_wait,

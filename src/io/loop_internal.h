@@ -34,6 +34,7 @@ struct loop_watch {
 
 struct loop_backend {
         const char *name;
+        unsigned edge; /* with this bit a watch is told of each write once; 0: cannot */
         /* 0 or -errno: this host does not have it */
         int (*create)(struct loop *loop, void **backend);
         void (*destroy)(void *backend);
@@ -47,6 +48,8 @@ struct loop_backend {
          * watch with events, loop_io_landed() for each I/O that has ended. 0 or -errno; a time-out
          * and a signal are 0. */
         int (*wait)(void *backend, uint64_t timeout_ns);
+        int (*fd)(void *backend);         /* readable when a wait would not wait */
+        int (*submit)(void *backend);     /* what the next wait would; NULL: nothing to do */
         int (*io_prepare)(void *backend); /* loop_io_prepare(); NULL: nothing to do */
         void (*io_start)(void *backend, struct loop_io *io); /* its end comes from a wait */
         /* Some I/O is in flight: wait for it, as wait() does; may return without any. */

@@ -351,6 +351,24 @@ static int uring_wait(void *backend, uint64_t timeout_ns)
         return ret;
 }
 
+static int uring_fd(void *backend)
+{
+        const struct uring_backend *b = backend;
+
+        return b->ring.ring_fd;
+}
+
+static int uring_submit(void *backend)
+{
+        struct uring_backend *b = backend;
+        int ret = 0;
+
+        feed(b);
+        if (io_uring_sq_ready(&b->ring))
+                ret = io_uring_submit(&b->ring);
+        return ret < 0 && ret != -EAGAIN && ret != -EBUSY && ret != -EINTR ? ret : 0;
+}
+
 static int uring_io_wait(void *backend)
 {
         return uring_wait(backend, UINT64_MAX);
@@ -365,6 +383,8 @@ const struct loop_backend loop_backend_uring = {
         .remove = uring_remove,
         .rearm = uring_rearm,
         .wait = uring_wait,
+        .fd = uring_fd,
+        .submit = uring_submit,
         .io_start = uring_io_start,
         .io_wait = uring_io_wait,
 };

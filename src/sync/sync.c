@@ -58,18 +58,10 @@
  *
  * The Promela model of this file and kick.c is tests/model.
  */
+#include "base/spin.h"
 #include "sync/internal.h"
 
 #define SPINS 20 /* looks, about a microsecond: an I/O worker uses memory for less than that */
-
-static void cpu_relax(void)
-{
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#elif defined(__aarch64__)
-        __asm__ volatile("yield");
-#endif
-}
 
 /* --- participants --- */
 
@@ -232,7 +224,7 @@ static void wait_until_left(struct sync_domain *d, uint64_t upto, bool kicked)
                 if (!somebody_inside(d, upto, false))
                         return;
                 sync_count(&d->counters.spins);
-                cpu_relax();
+                spin_pause();
         }
         for (;;) {
                 uint32_t left = TRACED_BY_ME(EV_READ_LEFT, 0, atomic_load(&d->left)); /* (C) */
