@@ -231,7 +231,7 @@ def a_hanging_guest_times_out():
     need_kvm()
     r = run('--kernel', guest('hang.elf'), '--timeout', '0.5', '--name', 'web')
     expect_error(r, TIMEOUT, 'timed out after 0.5 s', "'web'")
-    expect(r.seconds < 5, f'took {r.seconds} s')
+    expect(r.seconds < 20, f'took {r.seconds} s')
 
 
 @case

