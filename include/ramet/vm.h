@@ -27,7 +27,8 @@
  * machines of its parent.
  *
  * Taken from the program: nothing. No signal handler, no mask of its threads, no child, no exit().
- * vCPU threads block all signals but one (ramet_ctx_set_kick_signal), which is sent to them alone.
+ * vCPU threads block all signals; one is sent to them and never delivered
+ * (ramet_ctx_set_kick_signal).
  *
  * Errors: 0, a positive result where said, or -errno, and ramet_last_error() in words. Each call
  * can return -EINVAL (an argument is not what it should be), -EDEADLK (see above), -ENOMEM, and

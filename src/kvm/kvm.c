@@ -261,6 +261,24 @@ int kvm_vcpu_open(const struct kvm_host *host, const struct kvm_vm *vm, unsigned
         return 0;
 }
 
+int kvm_vcpu_open_signal(const struct kvm_vcpu *vcpu, int signal, struct err *err)
+{
+        const uint64_t of_libc = 1ull << (32 - 1) | 1ull << (33 - 1);
+        struct {
+                struct kvm_signal_mask head;
+                uint64_t blocked; /* the kernel's sigset_t, not the C library's */
+        } __attribute__((packed)) mask = {
+                .head.len = sizeof mask.blocked,
+                .blocked = ~(1ull << (signal - 1) | of_libc),
+        };
+        int r = kvm_ioctl(vcpu->fd, KVM_SET_SIGNAL_MASK, &mask);
+
+        if (r < 0)
+                return err_host(err, -r, "KVM_SET_SIGNAL_MASK: vCPU %u: %s", vcpu->id,
+                                strerror(-r));
+        return 0;
+}
+
 void kvm_vcpu_close(struct kvm_vcpu *vcpu)
 {
         if (vcpu->ring)

@@ -96,6 +96,10 @@ struct kvm_vcpu {
 int kvm_vcpu_open(const struct kvm_host *host, const struct kvm_vm *vm, unsigned id,
                   struct kvm_vcpu *vcpu, struct err *err);
 void kvm_vcpu_close(struct kvm_vcpu *vcpu);
+/* From now on KVM_RUN blocks all signals but @signal, whatever its thread blocks otherwise: one
+ * that is pending, or comes, ends it with EINTR and stays pending. (Two of the C library's own are
+ * let in, too: with them it changes user ids and cancels threads.) 0 or -errno with err set. */
+int kvm_vcpu_open_signal(const struct kvm_vcpu *vcpu, int signal, struct err *err);
 
 /* The processor as this host's KVM offers it. @cpuid has room for KVM_HOST_CPUID_MAX entries. */
 int kvm_host_cpuid(const struct kvm_host *host, struct kvm_cpuid2 *cpuid, struct err *err);
@@ -129,8 +133,8 @@ int kvm_vcpu_restore(const struct kvm_host *host, const struct kvm_vm *vm,
 /* Settle what a vCPU that has run holds besides its records, so that a kvm_vcpu_restore() that
  * follows leaves nothing of it: requests in the kernel that wait for the next entry, SMM, page
  * faults under way, machine check banks. It is stopped, with no I/O pending, and its registers are
- * no more what they were. @signal is sent to the calling thread, whose handler for it must not
- * mind. 0 or -errno. */
+ * no more what they were. @signal is that of kvm_vcpu_open_signal(): the calling thread sends it to
+ * itself, and takes it. 0 or -errno. */
 int kvm_vcpu_forget(const struct kvm_vcpu *vcpu, int signal, struct err *err);
 
 /* Tell the guest's watchdog that the host has kept this vCPU from running. It is stopped. */

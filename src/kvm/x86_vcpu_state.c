@@ -334,24 +334,20 @@ static int forget_machine_checks(const struct kvm_vcpu *vcpu, struct err *err)
  * without having run the guest. (immediate_exit comes back before it looks.) */
 static int take_requests(const struct kvm_vcpu *vcpu, int signal, struct err *err)
 {
-        struct {
-                struct kvm_signal_mask head;
-                uint64_t mask; /* all others are blocked */
-        } __attribute__((packed)) open = {.head.len = sizeof open.mask};
+        const struct timespec now = {0};
         sigset_t one, old;
-        int r;
+        int r = 0;
 
         sigemptyset(&one);
         sigaddset(&one, signal);
         pthread_sigmask(SIG_BLOCK, &one, &old);
         pthread_kill(pthread_self(), signal);
-        open.mask = ~(1ull << (signal - 1));
-        r = kvm_ioctl(vcpu->fd, KVM_SET_SIGNAL_MASK, &open);
         vcpu->run->immediate_exit = 0;
         for (unsigned i = 0; i < ENTRIES_MAX && r == 0; i++)
                 r = ioctl(vcpu->fd, KVM_RUN, 0) < 0 ? -errno : 0;
-        kvm_ioctl(vcpu->fd, KVM_SET_SIGNAL_MASK, NULL);
-        pthread_sigmask(SIG_SETMASK, &old, NULL); /* its handler finds nothing to do */
+        while (sigtimedwait(&one, NULL, &now) < 0 && errno == EINTR)
+                ;
+        pthread_sigmask(SIG_SETMASK, &old, NULL);
         if (r == -EINTR || r == -EAGAIN)
                 return 0;
         return err_host(err, r < 0 ? -r : EIO, "KVM_RUN: vCPU %u takes no signal: %s", vcpu->id,

@@ -163,9 +163,6 @@ static int make(struct ramet_vm *vm, const struct ramet_vm_config *c, struct err
         };
         o.dirty_ring = c->dirty_ring;
         o.own_pages_max = c->limits.own_pages;
-        r = vm_kick_init(o.kick_signal);
-        if (r < 0)
-                return err_host(err, -r, "kick signal %d: %s", o.kick_signal, strerror(-r));
         r = lib_disks_give(vm->kind.disks, &o, err);
         if (r == 0)
                 r = vm_create(&o, &vm->vm, err);

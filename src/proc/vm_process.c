@@ -311,11 +311,7 @@ static int prepare_loop(struct process *p, struct vm_options *options)
                 ret = loop_add_fd(p->loop, p->channel, POLLIN, channel_readable, p, &watch);
         if (ret)
                 return err_host(&p->err, -ret, "event loop: %s", strerror(-ret));
-        ret = vm_kick_init(SIGUSR1);
-        if (ret)
-                return err_host(&p->err, -ret, "installing a signal handler: %s", strerror(-ret));
         options->loop = p->loop;
-        options->kick_signal = SIGUSR1;
         options->event = vm_event;
         options->event_data = p;
         return 0;

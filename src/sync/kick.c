@@ -11,10 +11,12 @@
  * compare-and-swap: of many requesters one sends the signal. Who finds EXITING instead need not:
  * EXITING comes before the participant's next IN_GUEST, so also before its next look.
  *
- * What happens between that look and KVM_RUN is up to the kick itself: its signal handler sets
- * immediate_exit, which the participant has cleared before guest_begin, so KVM_RUN returns at once.
- * A kick that comes late, when the participant has left guest mode on its own and entered it anew,
- * costs it an exit.
+ * What happens between that look and KVM_RUN is up to the kick itself: it must stay, so that
+ * KVM_RUN returns at once, until the participant takes it away. Whoever leaves guest mode finds
+ * there whether it was kicked, and sync_kicked() says so once: each kick is taken once, before the
+ * next guest_begin, so none is left that would end a later KVM_RUN, and none is taken that should
+ * have ended this one. It may not have been sent yet: that follows EXITING, and the participant
+ * waits for it.
  *
  * Kicks are sent holding the list lock, and a participant leaves under that lock: no signal goes to
  * a thread that has left and ended.
@@ -38,6 +40,12 @@ bool sync_pending(const struct sync_participant *p)
                TRACED(EV_PENDING_GEN, p, atomic_load(&d->generation)) != sync_entered(p);
 }
 
+static void left_guest(struct sync_participant *p, uint32_t mode)
+{
+        if (mode == SYNC_EXITING)
+                p->kicked = true;
+}
+
 bool sync_guest_begin(struct sync_participant *p)
 {
         TRACED_STORE(EV_GUEST_BEGIN, p, 0, atomic_store(&p->mode, SYNC_IN_GUEST)); /* (B) */
@@ -48,7 +56,7 @@ bool sync_guest_begin(struct sync_participant *p)
                 }
                 return true;
         }
-        TRACED_STORE(EV_GUEST_BACK, p, 0, atomic_store(&p->mode, SYNC_OUTSIDE_GUEST));
+        left_guest(p, TRACED(EV_GUEST_BACK, p, atomic_exchange(&p->mode, SYNC_OUTSIDE_GUEST)));
         if (door_closed(p))
                 sync_refused(p, ++p->refused);
         return false;
@@ -56,7 +64,15 @@ bool sync_guest_begin(struct sync_participant *p)
 
 void sync_guest_end(struct sync_participant *p)
 {
-        TRACED_STORE(EV_GUEST_END, p, 0, atomic_store(&p->mode, SYNC_OUTSIDE_GUEST));
+        left_guest(p, TRACED(EV_GUEST_END, p, atomic_exchange(&p->mode, SYNC_OUTSIDE_GUEST)));
+}
+
+bool sync_kicked(struct sync_participant *p)
+{
+        bool kicked = p->kicked;
+
+        p->kicked = false;
+        return kicked;
 }
 
 void sync_kick_locked(struct sync_participant *p)

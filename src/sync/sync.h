@@ -115,6 +115,7 @@ struct sync_participant {
         _Atomic uint64_t entered;             /* [a] generation of its read section, 0: outside */
         _Atomic uint64_t requests;            /* [a] bitmap; bits are the user's */
         unsigned refused;                     /* [t] guest entries, in a row */
+        bool kicked;                          /* [t] and has not been told so */
         _Atomic uint32_t owed;                /* [a] it is counted in the domain's `owed` */
         _Atomic uint32_t posted;              /* [a] there is something to take */
         pthread_mutex_t fifo_lock;            /* taken after list_lock; innermost */
@@ -170,10 +171,14 @@ struct sync_served {
  * another domain, and must be dropped. Own thread of the worker; nobody else is told. */
 bool sync_serve(struct sync_served *served, const struct sync_domain *domain);
 
-/* Inside a read section, right before KVM_RUN and after clearing immediate_exit: true when guest
- * mode may be entered; false when there is something to honour first. Own thread. */
+/* Inside a read section, right before KVM_RUN: true when guest mode may be entered; false when
+ * there is something to honour first. Own thread. */
 bool sync_guest_begin(struct sync_participant *p);
 void sync_guest_end(struct sync_participant *p);
+/* After guest_end, or a guest_begin that was false: true, once, when kick() has been called since
+ * guest_begin or is about to be. Whatever a kick leaves behind is to be taken away now, before the
+ * next guest_begin: one that is left costs an exit, one taken later loses the next. Own thread. */
+bool sync_kicked(struct sync_participant *p);
 /* Inside: true when a request, a stop or a flush waits to be honoured. Own thread. */
 bool sync_pending(const struct sync_participant *p);
 

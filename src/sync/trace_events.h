@@ -47,14 +47,14 @@
 #define EV_STOP                42
 #define EV_RESUME              43
 
-#define EV_SIGNAL               50
-#define EV_CLEAR_IMMEDIATE_EXIT 51
-#define EV_RUN                  52
-#define EV_RUN_END              53
-#define EV_FLUSH                54
-#define EV_REPLACE              60
-#define EV_FREE                 55
-#define EV_STOPPED              56
-#define EV_USE                  57
-#define EV_LOOK_UP              58
-#define EV_USE_CACHED           59
+#define EV_SIGNAL     50
+#define EV_TAKE_KICK  51
+#define EV_RUN        52
+#define EV_RUN_END    53
+#define EV_FLUSH      54
+#define EV_REPLACE    60
+#define EV_FREE       55
+#define EV_STOPPED    56
+#define EV_USE        57
+#define EV_LOOK_UP    58
+#define EV_USE_CACHED 59

@@ -62,6 +62,8 @@ struct vcpu {
         struct guest_access access;   /* [v] begun whenever the vCPU is not parked */
         pthread_t thread;             /* [o] */
         bool has_thread;              /* [o] */
+        _Atomic bool kick_sent;       /* [a] set by the sender after, cleared by the taker before */
+        unsigned foreign;             /* [v] rounds that another's kick signal has been pending */
         bool io_pending;              /* [v] the last exit is completed only by entering again */
         _Atomic uint32_t held;        /* [a] futex: bits of enum vcpu_hold; 0: it may run */
         struct vcpu_cow cow;          /* [v] */

@@ -5,13 +5,29 @@
  *      top:  pending? ---yes--> complete the I/O of the last exit, honour requests,
  *       ^      |no              leave the read section, wait while stopped or held, enter it again
  *       |      v
- *       |   immediate_exit = 0; sync_guest_begin; KVM_RUN; sync_guest_end
+ *       |   sync_guest_begin; KVM_RUN; sync_guest_end; take the kick, if there was one
  *       '--- dispatch the exit
  *
  * The read section (of vcpu->access) covers guest mode and dispatch; it is left only at the top, so
- * that a stopped vCPU is one whose state can be saved. The kick is a signal whose handler sets
- * immediate_exit of the thread's own vCPU: one that lands between the last check and KVM_RUN makes
- * KVM_RUN return at once.
+ * that a stopped vCPU is one whose state can be saved.
+ *
+ * The kick is a signal that is never delivered. The thread blocks all signals; KVM_SET_SIGNAL_MASK
+ * has KVM open its mask for that one from the beginning of KVM_RUN until its end, where KVM looks
+ * for it before each entry. A pending one makes KVM_RUN return with EINTR, and goes on pending. So:
+ *
+ *  - None is lost. It is sent only to a thread that has announced guest mode, and stays pending
+ *    until that thread has left KVM_RUN, whenever it came: before, while or after that ran.
+ *  - None is left. Who leaves hears from src/sync whether it was kicked, and takes that one signal
+ *    before it announces guest mode again. The kick may still be on its way then: `kick_sent` says
+ *    when it is there.
+ *  - No other is taken. A thread takes its own pending signals before those of the process, and
+ *    takes only while its own is pending.
+ *
+ * The handlers of the program, and what it does with the signal elsewhere, do not come into it: but
+ * for one thing, to set a signal to be ignored throws away those that are pending, so the program
+ * must not do that with this one while machines run.
+ *
+ * immediate_exit is not for kicks: it makes KVM_RUN finish an instruction and do nothing else.
  */
 #include <errno.h>
 #include <limits.h>
@@ -32,35 +48,86 @@
 #define COMPLETE_MAX 4096
 
 static _Thread_local struct vcpu *current;
-static _Thread_local struct kvm_run *volatile current_run;
 
 /* --- kick --- */
 
-static void on_kick(int signal)
+int vm_kick_signal_check(int signal, struct err *err)
 {
-        struct kvm_run *run = current_run;
+        static const int no[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS,
+                                 SIGFPE,  SIGILL,  SIGTRAP, SIGSYS};
 
-        (void)signal;
-        if (run)
-                run->immediate_exit = 1;
+        if (signal < 1 || signal > SIGRTMAX)
+                return err_input(err, "%d is no signal", signal);
+        if (signal > 31)
+                return err_input(err, "signal %d is a real-time one, whose queue can be full",
+                                 signal);
+        for (size_t i = 0; i < sizeof no / sizeof *no; i++)
+                if (signal == no[i])
+                        return err_input(err, "signal %d cannot be kept blocked", signal);
+        return 0;
 }
 
-int vm_kick_init(int signal)
-{
-        struct sigaction sa = {.sa_handler = on_kick};
-
-        if (signal >= SIGRTMIN)
-                return -EINVAL;
-        sigemptyset(&sa.sa_mask);
-        return sigaction(signal, &sa, NULL) < 0 ? -errno : 0;
-}
-
+/* Kicks of one vCPU come one at a time, each after the one before was taken. */
 void vcpu_kick(void *data)
 {
         struct vcpu *vcpu = data;
 
-        if (vcpu->has_thread)
-                pthread_kill(vcpu->thread, vcpu->vm->options.kick_signal);
+        if (!vcpu->has_thread)
+                return;
+        pthread_kill(vcpu->thread, vcpu->vm->options.kick_signal);
+        atomic_store(&vcpu->kick_sent, true);
+}
+
+/* The signal, if it is pending. */
+static void take_signal(const struct vcpu *vcpu)
+{
+        const struct timespec now = {0};
+        sigset_t kick;
+
+        sigemptyset(&kick);
+        sigaddset(&kick, vcpu->vm->options.kick_signal);
+        while (sigtimedwait(&kick, NULL, &now) < 0 && errno == EINTR)
+                ;
+}
+
+/* True when there was one. */
+static bool take_kick(struct vcpu *vcpu)
+{
+        const struct timespec moment = {.tv_nsec = 50000};
+
+        if (!sync_kicked(&vcpu->part))
+                return false;
+        for (unsigned i = 0; !atomic_load(&vcpu->kick_sent); i++) /* the sender is about to */
+                if (i < 100)
+                        sched_yield();
+                else
+                        nanosleep(&moment, NULL);
+        atomic_store(&vcpu->kick_sent, false);
+        take_signal(vcpu);
+        return true;
+}
+
+/* KVM_RUN was interrupted, and nobody kicked. Somebody has sent that signal to the whole process,
+ * and KVM_RUN was the first to be open for it; by now the kernel has passed it on to a thread that
+ * does not block it. If there is none, it stays pending, and no vCPU can run: then the program has
+ * so long to accept it (sigwait, signalfd), and after that it is gone. */
+#define FOREIGN_MS 100
+
+static void interrupted_by_another(struct vcpu *vcpu)
+{
+        const struct timespec moment = {.tv_nsec = 1000000};
+        sigset_t pending;
+
+        sigemptyset(&pending);
+        sigpending(&pending);
+        if (!sigismember(&pending, vcpu->vm->options.kick_signal)) {
+                vcpu->foreign = 0;
+        } else if (vcpu->foreign++ < FOREIGN_MS) {
+                nanosleep(&moment, NULL);
+        } else {
+                vcpu->foreign = 0;
+                take_signal(vcpu);
+        }
 }
 
 /* --- hold: a vCPU waits for the end of the fork that it asked for, for a device, or for another
@@ -293,15 +360,20 @@ static void note_first_exit(struct vcpu *vcpu, bool interrupted)
 
 static void enter_guest(struct vcpu *vcpu)
 {
-        struct kvm_run *run = vcpu->kvm.run;
+        bool kicked;
         int error = 0;
 
-        run->immediate_exit = 0;
-        if (!sync_guest_begin(&vcpu->part))
+        vcpu->kvm.run->immediate_exit = 0;
+        if (!sync_guest_begin(&vcpu->part)) {
+                take_kick(vcpu);
                 return;
+        }
         if (ioctl(vcpu->kvm.fd, KVM_RUN, 0) < 0)
                 error = errno;
         sync_guest_end(&vcpu->part);
+        kicked = take_kick(vcpu);
+        if (error == EINTR && !kicked)
+                interrupted_by_another(vcpu);
         vcpu->io_pending = false;
         if (atomic_load(&vcpu->vm->first_exit) != FIRST_EXIT_NONE)
                 note_first_exit(vcpu, error != 0);
@@ -349,7 +421,6 @@ static void *vcpu_main(void *data)
         char name[16];
 
         current = vcpu;
-        current_run = vcpu->kvm.run;
         snprintf(name, sizeof name, "vcpu%u", vcpu->kvm.id);
         pthread_setname_np(pthread_self(), name);
         guest_access_begin(&vcpu->access);
@@ -360,7 +431,6 @@ static void *vcpu_main(void *data)
                 }
                 enter_guest(vcpu);
         }
-        current_run = NULL;
         sync_leave(&vcpu->part);
         cow_give_turn(vcpu);
         return NULL;
@@ -378,10 +448,7 @@ int vcpu_start(struct vcpu *vcpu, struct err *err)
         sigset_t all, old;
         int r;
 
-        /* Only the kick reaches a vCPU thread; all other signals are for the program's own threads.
-         */
-        sigfillset(&all);
-        sigdelset(&all, vcpu->vm->options.kick_signal);
+        sigfillset(&all); /* signals are for the program's own threads */
         pthread_sigmask(SIG_SETMASK, &all, &old);
         r = pthread_create(&vcpu->thread, NULL, vcpu_main, vcpu);
         pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -10,6 +10,7 @@
 #include "vm/vm.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -272,8 +273,11 @@ int vm_set_cpuid(struct vm *vm, struct err *err)
 static int create_vcpus(struct vm *vm, struct err *err)
 {
         for (unsigned i = 0; i < vm->shape.vcpus; i++) {
-                int r = kvm_vcpu_open(&vm->host, &vm->kvm, i, &vm->vcpus[i].kvm, err);
+                struct kvm_vcpu *vcpu = &vm->vcpus[i].kvm;
+                int r = kvm_vcpu_open(&vm->host, &vm->kvm, i, vcpu, err);
 
+                if (r == 0)
+                        r = kvm_vcpu_open_signal(vcpu, vm->options.kick_signal, err);
                 if (r < 0)
                         return r;
         }
@@ -384,6 +388,8 @@ int vm_new(const struct vm_options *options, const struct vm_shape *shape, struc
         if (!vm)
                 return err_host(err, ENOMEM, "no memory for a machine");
         vm->options = *options;
+        if (vm->options.kick_signal == 0)
+                vm->options.kick_signal = SIGSTKFLT;
         vm->shape = *shape;
         vm->host.fd = vm->kvm.fd = -1;
         vm->backing.shared_fd = vm->backing.shared_ro_fd = vm->backing.pagemap_fd = -1;
@@ -400,6 +406,8 @@ int vm_new(const struct vm_options *options, const struct vm_shape *shape, struc
                 vm->host.ioeventfd = vm->host.irqfd = false;
         if (r == 0)
                 r = check_shape(vm, err);
+        if (r == 0)
+                r = vm_kick_signal_check(vm->options.kick_signal, err);
         if (r == 0)
                 r = kvm_vm_open(&vm->host, &vm->kvm, err);
         if (r == 0)

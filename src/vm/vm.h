@@ -100,7 +100,10 @@ struct vm_options {
          * are the machine's from now on, also on failure. */
         struct device_disk disks[DEVICE_DISKS_MAX];
         struct vm_overlay overlays[DEVICE_DISKS_MAX];
-        int kick_signal; /* its handler is installed by vm_kick_init() */
+        /* What brings vCPU threads out of the guest; 0: SIGSTKFLT, which nothing else uses. It is
+         * sent to them alone and never delivered; vcpu.c says what the program must not do with it.
+         * vm_kick_signal_check() says which can be used. */
+        int kick_signal;
         enum ramet_hugepages hugepages;
         enum ramet_cow cow;
         /* The machine ends when it writes more pages than this after it was forked, or cloned. 0:
@@ -117,10 +120,10 @@ struct vm_options {
         void *event_data;
 };
 
-/* Install the handler of the signal that kicks vCPUs. Once per process, before any machine. 0 or
- * -errno; -EINVAL for a real-time signal: sending those fails when the user has too many of them
- * queued, in whatever process, and a kick that fails is a stop that never ends. */
-int vm_kick_init(int signal);
+/* Can vCPUs be kicked with it? 0, or -EINVAL with err set: no signal; one that cannot be blocked,
+ * or means an error of the thread itself; or a real-time one: sending those fails when the user has
+ * too many of them queued, in whatever process, and a kick that fails is a stop that never ends. */
+int vm_kick_signal_check(int signal, struct err *err);
 
 /* A new machine with empty memory; its console descriptors are the machine's even on failure.
  * 0 or -errno with err set. */

@@ -34,7 +34,7 @@ int rig_init(void)
         }
         kvm_host_close(&host);
         rom_limit(0, 4096); /* every page is broken for itself, so that most is seen of it */
-        return vm_kick_init(SIGUSR1) == 0 ? 1 : -1;
+        return 1;
 }
 
 static void on_event(void *data, enum vm_event event, const struct vm_event_args *args)
@@ -89,7 +89,6 @@ static struct vm_options options(struct rig *r, unsigned vcpus, uint64_t memory_
                 .loop = r->loop,
                 .console_in_fd = input_fds[0],
                 .console_out_fd = pipe_fds[1],
-                .kick_signal = SIGUSR1,
                 .hugepages = RAMET_HUGEPAGES_OFF,
                 .cow = rig_cow,
                 .own_pages_max = rig_own_pages_max,
@@ -258,9 +257,7 @@ bool rig_printed(const struct rig *r)
 
 void rig_use_engine(enum ramet_cow cow)
 {
-        struct vm_options o = {.shape = {.memory_bytes = 16u << 20, .vcpus = 1},
-                               .kick_signal = SIGUSR1,
-                               .cow = cow};
+        struct vm_options o = {.shape = {.memory_bytes = 16u << 20, .vcpus = 1}, .cow = cow};
         struct vm *vm = NULL;
         struct err err = {0};
         int ret;

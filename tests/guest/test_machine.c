@@ -224,7 +224,6 @@ static void damaged_state_is_refused_or_harmless(void **state)
                 o = (struct vm_options){.loop = clone.loop,
                                         .console_in_fd = -1,
                                         .console_out_fd = -1,
-                                        .kick_signal = SIGUSR1,
                                         .event_data = &clone};
                 err.text[0] = '\0';
                 if (vm_spawn(bad, &o, 1, 1, &clone.vm, &err) < 0) {
@@ -341,7 +340,6 @@ static void a_port_that_is_taken_is_refused(void **state)
                                                  .debug_exit_port = taken[i].port},
                                        .console_in_fd = -1,
                                        .console_out_fd = -1,
-                                       .kick_signal = SIGUSR1,
                                        .hugepages = RAMET_HUGEPAGES_OFF};
                 struct vm *vm = NULL;
 
@@ -430,7 +428,6 @@ static void a_machine_may_be_paused_before_it_starts(void **state)
         o = (struct vm_options){.loop = clone.loop,
                                 .console_in_fd = -1,
                                 .console_out_fd = -1,
-                                .kick_signal = SIGUSR1,
                                 .event_data = &clone};
         assert_int_equal(vm_spawn(t, &o, 1, 1, &clone.vm, &err), 0);
         vm_pause(clone.vm);
@@ -550,8 +547,7 @@ static void a_clones_pit_ticks(void **state)
 static void a_console_that_cannot_be_used_is_closed(void **state)
 {
         struct vm_options o = {.shape = {.memory_bytes = 64 * MIB, .vcpus = 1},
-                               .console_out_fd = 1 << 19,
-                               .kick_signal = SIGUSR1};
+                               .console_out_fd = 1 << 19};
         struct vm *vm;
         int fds[2];
 
@@ -570,7 +566,8 @@ static void a_full_signal_queue_loses_no_kick(void **state)
         struct rlimit old, none;
         struct rig r;
 
-        assert_int_equal(vm_kick_init(SIGRTMIN), -EINVAL);
+        assert_int_equal(vm_kick_signal_check(SIGRTMIN, &err), -EINVAL);
+        assert_int_equal(vm_kick_signal_check(SIGUSR1, &err), 0);
 
         rig_boot(&r, "hang.elf", "", 1, 64 * MIB, false);
         assert_int_equal(getrlimit(RLIMIT_SIGPENDING, &old), 0);

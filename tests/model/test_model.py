@@ -82,7 +82,8 @@ WEAK = {
     # kicks
     'KICK_BEFORE_REQUEST': (STUCK, config(1, [REQUEST])),
     'KICK_BEFORE_BUMP': (STUCK, config(1, [FLUSH])),
-    'EMPTY_HANDLER': (STUCK, config(1, [FLUSH])),
+    'NOT_BLOCKED': (STUCK, config(1, [FLUSH])),
+    'TAKE_AFTER_BEGIN': (STUCK, config(1, [FLUSH])),
     'NO_BEGIN_CHECK': (STUCK, config(1, [FLUSH])),
     # participants that leave
     'NEVER_LEFT': (STUCK, config(1, [FLUSH], 'DEATH')),

@@ -138,17 +138,28 @@ static void initiate(void)
                 flush(one_in(2) ? 0 : 1, one_in(4));
 }
 
+static void take_kick(int id)
+{
+        if (!sync_kicked(&parts[id]))
+                return;
+        while (!atomic_load(&kicked[id]))
+                sched_yield();
+        TRACED_DO(EV_TAKE_KICK, id, id, 0, atomic_store(&kicked[id], 0));
+}
+
 static void run_guest(int id)
 {
-        TRACED_DO(EV_CLEAR_IMMEDIATE_EXIT, id, id, 0, atomic_store(&kicked[id], 0));
-        if (!sync_guest_begin(&parts[id]))
+        if (!sync_guest_begin(&parts[id])) {
+                take_kick(id);
                 return;
+        }
         if (!TRACED_AS(EV_RUN, id, id, v_, atomic_load(&kicked[id]))) {
                 for (int i = 0; i < 20 && !atomic_load(&kicked[id]); i++)
                         sched_yield();
                 TRACED_AS(EV_RUN_END, id, id, v_, atomic_load(&kicked[id]));
         }
         sync_guest_end(&parts[id]);
+        take_kick(id);
 }
 
 static void *vcpu_main(void *data)

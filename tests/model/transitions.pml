@@ -62,8 +62,9 @@ bit stopped_sleeper[NPART];
 
 /* --- a vCPU --- */
 
-bit immediate_exit[NPART];
-bit in_run[NPART];                      /* in KVM_RUN, past its look at immediate_exit */
+bit signalled[NPART];                   /* the kick is pending */
+bit in_run[NPART];                      /* in the guest */
+bit kicked[NPART];                      /* it has seen that there was a kick, and takes it next */
 
 /* --- what it is all for. Version v of a page's translation is handed out from when it becomes
  *     `current` until the next one does; versions up to `freed` must not be used any more. --- */
@@ -426,9 +427,33 @@ inline sync_pending(i)
         fi
 }
 
+/* An exchange, which is a fence, too. */
+inline leave_guest(i)
+{
+        drain(i);
+        if
+        :: mode[i] == EXITING -> kicked[i] = 1
+        :: else
+        fi;
+        mode[i] = OUTSIDE
+}
+
+/* Exactly once for each kick; the signal may have yet to come. */
+inline take_kick(i)
+{
+        if
+        :: kicked[i];
+#ifndef NOT_BLOCKED
+           d_step { IF(TAKE_KICK, i, i, 0, signalled[i]); signalled[i] = 0; kicked[i] = 0 }
+#else
+           kicked[i] = 0
+#endif
+        :: !kicked[i]
+        fi
+}
+
 inline sync_guest_begin(i)
 {
-        d_step { DO(CLEAR_IMMEDIATE_EXIT, i, i, 0); immediate_exit[i] = 0 };
         d_step {                        /* (B) */
                 DO(GUEST_BEGIN, i, i, 0);
                 store(i, MODE, IN_GUEST);
@@ -440,18 +465,21 @@ inline sync_guest_begin(i)
         sync_pending(i);
 #endif
         if
-        :: pending; d_step { DO(GUEST_BACK, i, i, 0); store(i, MODE, OUTSIDE); drain(i) }
+        :: pending; d_step { DO(GUEST_BACK, i, i, mode[i]); leave_guest(i) }; take_kick(i)
         :: else
+#ifdef TAKE_AFTER_BEGIN
+           signalled[i] = 0
+#endif
         fi
 }
 
 /* A guest that never exits by itself, but for `exits` times, and but for the end of it all. The
- * signal ends KVM_RUN, and its handler sets immediate_exit for when it came before. */
+ * signal ends KVM_RUN, whether it comes then or has come before. */
 inline kvm_run(i)
 {
         if
-        :: IF(RUN, i, i, 1, immediate_exit[i])
-        :: d_step { IF(RUN, i, i, 0, !immediate_exit[i]); in_run[i] = 1 };
+        :: IF(RUN, i, i, 1, signalled[i])
+        :: d_step { IF(RUN, i, i, 0, !signalled[i]); in_run[i] = 1 };
            if
            :: IF(RUN_END, i, i, 1, !in_run[i])
            :: d_step { IF(RUN_END, i, i, 0, may_exit && in_run[i]); in_run[i] = 0; used_exit }
@@ -461,12 +489,8 @@ inline kvm_run(i)
 
 inline sync_guest_end(i)
 {
-        d_step {
-                DO(GUEST_END, i, i, 0);
-                store(i, MODE, OUTSIDE);
-                drain(i);
-                immediate_exit[i] = 0   /* dead until it is cleared: less to tell apart */
-        }
+        d_step { DO(GUEST_END, i, i, mode[i]); leave_guest(i) };
+        take_kick(i)
 }
 
 inline sync_test_clear(i)
@@ -482,14 +506,9 @@ inline signal(who, k)
 {
         d_step {
                 DO(SIGNAL, who, k, 0);
-#ifdef EMPTY_HANDLER
-                if
-                :: in_run[k] -> in_run[k] = 0
-                :: else
-                fi
-#else
                 in_run[k] = 0;
-                immediate_exit[k] = 1
+#ifndef NOT_BLOCKED
+                signalled[k] = 1        /* and stays, for it is blocked */
 #endif
         }
 }

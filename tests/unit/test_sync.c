@@ -132,7 +132,10 @@ static void kick_once_and_only_in_guest_mode(void **state)
                 for (unsigned i = 0; i < 10; i++)
                         sync_request(&p, i);
                 assert_int_equal(atomic_load(&kicked), round);
+                assert_false(sync_kicked(&p));
                 sync_guest_end(&p);
+                assert_true(sync_kicked(&p));
+                assert_false(sync_kicked(&p));
                 sync_request(&p, 10);
                 assert_int_equal(atomic_load(&kicked), round);
                 for (unsigned i = 0; i <= 10; i++)
@@ -270,12 +273,22 @@ static void run_guest(void *data)
 
         sync_enter(&g->part);
         while (!sync_test_clear(&g->part, BIT_QUIT)) {
-                while (sem_trywait(&g->kick) == 0)
-                        ; /* as immediate_exit = 0 */
+                bool taken = false;
+                int left;
+
                 if (sync_guest_begin(&g->part)) {
-                        if (atomic_load(&g->part.requests) || ++round % 256 == 0)
+                        if (atomic_load(&g->part.requests) || ++round % 256 == 0) {
                                 sem_wait(&g->kick); /* it has come or will come */
+                                taken = true;
+                        }
                         sync_guest_end(&g->part);
+                }
+                if (sync_kicked(&g->part) && !taken)
+                        sem_wait(&g->kick); /* the same */
+                sem_getvalue(&g->kick, &left);
+                if (left) {
+                        print_error("a kick that sync_kicked() did not tell of\n");
+                        abort();
                 }
                 if (sync_test_clear(&g->part, BIT_WORK))
                         atomic_fetch_add(&g->served, 1);

@@ -67,7 +67,6 @@ static struct vm_options options(struct machine *m, uint64_t bytes, unsigned vcp
                 .loop = m->loop,
                 .console_in_fd = -1,
                 .console_out_fd = open("/dev/null", O_WRONLY | O_CLOEXEC),
-                .kick_signal = SIGUSR1,
                 .hugepages = RAMET_HUGEPAGES_AUTO,
                 .event = on_event,
                 .event_data = m,
@@ -329,7 +328,7 @@ int main(int argc, char **argv)
         const char *what = argc > 2 ? argv[1] : "";
 
         guest_path = getenv("BENCH_GUEST");
-        if (!guest_path || vm_kick_init(SIGUSR1) < 0)
+        if (!guest_path)
                 return 2;
         if (!strcmp(what, "break") && argc == 4)
                 measure_break(argv[2], number(argv[3]));
