@@ -37,9 +37,12 @@ RAMET_API void ramet_ctx_destroy(struct ramet_ctx *ctx); /* NULL is fine */
 
 /* The signal that is sent to vCPU threads, and to them alone, to bring them out of the guest; by
  * default SIGSTKFLT, which nothing else uses. It is never delivered (they take it where they wait
- * for it), so the program's handler for it, if there is one, stays as it is; but the same signal
- * sent to the whole process may be taken by a vCPU. For machines made afterwards. -EINVAL: not a
- * signal that can be blocked, or a real-time one (their queues can be full). */
+ * for it), so the program may have a handler for it and may block it; but while machines run it
+ * must not begin to ignore it (SIG_IGN), since that throws away what is pending. The same signal
+ * sent to the whole process goes to a thread that does not block it, as always. If all do, vCPUs
+ * stand still until it is accepted (sigwait(3), signalfd(2)); after 100 ms a vCPU takes it.
+ * For machines made afterwards. -EINVAL: no signal, one that cannot be kept blocked, or a real-time
+ * one (their queues can be full). */
 RAMET_API int ramet_ctx_set_kick_signal(struct ramet_ctx *ctx, int signal);
 
 /* The calling thread's last failure, as errno is: one line without a newline, "" if there was none.
