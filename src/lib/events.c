@@ -54,6 +54,8 @@ void lib_on_event(void *data, enum vm_event event, const struct vm_event_args *a
         struct ramet_vm_event e = {.vcpu = holds ? args->vcpu : 0, .t_ns = args->t_ns};
         struct ramet_vm *vm = data;
 
+        if (event != VM_EVENT_FIRST_EXIT)
+                lib_console_tell(vm, true); /* what was printed before it */
         switch (event) {
         case VM_EVENT_FORK_DOORBELL:
                 e.type = RAMET_VM_DOORBELL;
@@ -72,13 +74,29 @@ void lib_on_event(void *data, enum vm_event event, const struct vm_event_args *a
         }
 }
 
+static void pop(struct ramet_vm *vm)
+{
+        vm->first = (vm->first + 1) % LIB_EVENTS_MAX;
+        vm->nevents--;
+}
+
+/* One that tells of output which has been read since is none any more. */
+bool lib_has_event(struct ramet_vm *vm)
+{
+        while (vm->nevents > 0 && vm->events[vm->first].event.type == RAMET_VM_CONSOLE &&
+               !lib_console_has_output(vm))
+                pop(vm);
+        return vm->nevents > 0;
+}
+
 /* The first one becomes the program's. */
 static bool take(struct ramet_vm *vm, struct ramet_vm_event *event)
 {
-        const struct lib_event *e = &vm->events[vm->first];
+        const struct lib_event *e;
 
-        if (vm->nevents == 0)
+        if (!lib_has_event(vm))
                 return false;
+        e = &vm->events[vm->first];
         *event = e->event;
         if (e->holds)
                 vm->held |= 1ull << event->vcpu;
@@ -86,8 +104,7 @@ static bool take(struct ramet_vm *vm, struct ramet_vm_event *event)
                 vm->rings |= 1ull << event->vcpu;
         if (event->type == RAMET_VM_EXIT)
                 vm->end_told = true;
-        vm->first = (vm->first + 1) % LIB_EVENTS_MAX;
-        vm->nevents--;
+        pop(vm);
         return true;
 }
 
@@ -140,6 +157,7 @@ static int await(struct ramet_vm *vm, unsigned types, uint64_t deadline_ns,
 {
         bool last = false;
 
+        lib_console_tell(vm, false);
         for (;;) {
                 uint64_t left;
                 int r;
@@ -147,6 +165,8 @@ static int await(struct ramet_vm *vm, unsigned types, uint64_t deadline_ns,
                 while (take(vm, event)) {
                         if (event->type & types)
                                 return 1;
+                        if (event->type == RAMET_VM_CONSOLE)
+                                lib_console_dropped(vm);
                         lib_go_on(vm, 0, 0);
                 }
                 if (last)

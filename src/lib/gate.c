@@ -85,6 +85,7 @@ void lib_leave(struct ramet_vm *vm)
 {
         if (vm->section)
                 return;
+        lib_poll_begin(vm);
         pthread_mutex_lock(&vm->lock);
         pass_on(vm);
         pthread_mutex_unlock(&vm->lock);
@@ -103,6 +104,7 @@ int lib_serve(struct ramet_vm *vm, uint64_t timeout_ns, struct err *err)
         vm->waiting = timeout_ns > 0;
         pthread_mutex_unlock(&vm->lock);
         r = loop_step(vm->loop, timeout_ns);
+        lib_console_serve(vm);
         if (timeout_ns > 0) {
                 pthread_mutex_lock(&vm->lock);
                 vm->waiting = false;

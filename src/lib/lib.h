@@ -43,6 +43,22 @@ struct lib_event {
 
 struct lib_disks;
 
+/* See console.c. */
+struct lib_console {
+        pthread_mutex_t lock;
+        uint8_t *ring;             /* [I] */
+        size_t size;               /* [I] of it */
+        size_t head, len;          /* [lock] what has not been read */
+        uint64_t since_ns;         /* [lock] CLOCK_MONOTONIC, when the ring became not empty */
+        bool whole;                /* [lock] a newline was printed since, or it is half full */
+        bool told;                 /* [lock] of what is there now, there was an event */
+        uint64_t printed, dropped; /* [lock] bytes */
+        _Atomic(bool) news;        /* [a] look whether to tell */
+        struct loop_watch *timer;  /* [gate] */
+        uint8_t typed[4096];       /* [gate] what the guest has not taken */
+        size_t ntyped;             /* [gate] */
+};
+
 /* What a machine's clones, and their clones, have in common with it. [I] */
 struct lib_kind {
         enum ramet_cow cow;
@@ -69,9 +85,11 @@ struct ramet_vm {
         bool running;            /* [gate] vm_run(), as opposed to vm_pause() */
         unsigned first, nevents; /* [gate] a ring */
         struct lib_event events[LIB_EVENTS_MAX]; /* [gate] */
-        uint64_t held;    /* [gate] vCPUs that events hold which have been taken */
-        uint64_t rings;   /* [gate] of those, the ones that rang the doorbell */
-        bool end_told;    /* [gate] EXIT was taken */
+        uint64_t held;  /* [gate] vCPUs that events hold which have been taken */
+        uint64_t rings; /* [gate] of those, the ones that rang the doorbell */
+        bool end_told;  /* [gate] EXIT was taken */
+        struct lib_console console;
+        bool polled;      /* [gate] ramet_vm_fd() was called */
         uint64_t *bitmap; /* [gate] room for all dirty pages; NULL: not needed yet */
 };
 
@@ -115,8 +133,8 @@ int lib_result(int ret, const struct err *err);
 /* What every machine of the library wants of src/vm: loop, events, kicks, engine. */
 struct vm_options lib_vm_options(struct ramet_vm *vm);
 /* A machine without anything of src/vm. 0 or -errno with err set. */
-int lib_new(struct ramet_ctx *ctx, const struct lib_kind *kind, struct ramet_vm **vm,
-            struct err *err);
+int lib_new(struct ramet_ctx *ctx, const struct lib_kind *kind, size_t console_bytes,
+            struct ramet_vm **vm, struct err *err);
 /* Outside the gate, with nobody else there. */
 void lib_free(struct ramet_vm *vm);
 /* Stop or run it, inside; returns what it did before. Only when that is another. */
@@ -135,6 +153,31 @@ void lib_events_forget(struct ramet_vm *vm);
 void lib_rings_answered(struct ramet_vm *vm);
 /* What the held vCPUs read at the doorbell, if one of them rang; and they go on. */
 void lib_go_on(struct ramet_vm *vm, uint32_t result, uint32_t count);
+
+/* Is there one to take? */
+bool lib_has_event(struct ramet_vm *vm);
+
+/* --- fd.c --- */
+
+/* Inside, at the end: the program may poll the machine's descriptor now. */
+void lib_poll_begin(struct ramet_vm *vm);
+
+/* --- console.c --- */
+
+/* @bytes of output are kept, 0: the usual. 0 or -errno with err set. */
+int lib_console_init(struct ramet_vm *vm, size_t bytes, struct err *err);
+void lib_console_fini(struct ramet_vm *vm); /* nothing prints any more; before, it is fine */
+struct chardev_sink lib_console_sink(struct ramet_vm *vm);
+/* After each step of the loop: a CONSOLE event, if it is due. */
+void lib_console_serve(struct ramet_vm *vm);
+/* Another event is about to be told, or, without @now, somebody is about to wait: tell of output
+ * that is there, at all or if it is due. */
+void lib_console_tell(struct ramet_vm *vm, bool now);
+/* A CONSOLE event was dropped: there will be another one, when somebody waits. */
+void lib_console_dropped(struct ramet_vm *vm);
+bool lib_console_has_output(struct ramet_vm *vm);
+/* Bytes so far, and those of them that were dropped for want of room. */
+void lib_console_stats(struct ramet_vm *vm, uint64_t *printed, uint64_t *dropped);
 
 /* --- template.c --- */
 

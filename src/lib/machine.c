@@ -22,8 +22,8 @@
 
 /* --- a machine, as far as it is the library's --- */
 
-int lib_new(struct ramet_ctx *ctx, const struct lib_kind *kind, struct ramet_vm **out,
-            struct err *err)
+int lib_new(struct ramet_ctx *ctx, const struct lib_kind *kind, size_t console_bytes,
+            struct ramet_vm **out, struct err *err)
 {
         struct ramet_vm *vm = calloc(1, sizeof *vm);
         int r;
@@ -37,6 +37,12 @@ int lib_new(struct ramet_ctx *ctx, const struct lib_kind *kind, struct ramet_vm 
                 free(vm);
                 return r;
         }
+        r = lib_console_init(vm, console_bytes, err);
+        if (r < 0) {
+                lib_gate_fini(vm);
+                free(vm);
+                return r;
+        }
         lib_disks_ref(vm->kind.disks);
         *out = vm;
         return 0;
@@ -45,6 +51,7 @@ int lib_new(struct ramet_ctx *ctx, const struct lib_kind *kind, struct ramet_vm 
 void lib_free(struct ramet_vm *vm)
 {
         vm_destroy(vm->vm, 0);
+        lib_console_fini(vm);
         lib_gate_fini(vm);
         lib_disks_unref(vm->kind.disks);
         free(vm->bitmap);
@@ -57,6 +64,7 @@ struct vm_options lib_vm_options(struct ramet_vm *vm)
                 .loop = vm->loop,
                 .console_in_fd = -1,
                 .console_out_fd = -1,
+                .console = lib_console_sink(vm),
                 .kick_signal = atomic_load(&vm->ctx->kick_signal),
                 .hugepages = vm->kind.hugepages,
                 .cow = vm->kind.cow,
@@ -193,7 +201,7 @@ static int create(struct ramet_ctx *ctx, const struct ramet_vm_config *config,
         kind.cow = c.cow;
         kind.hugepages = c.hugepages;
         kind.fixed_page_tables = c.fixed_page_tables;
-        r = lib_new(ctx, &kind, &vm, err);
+        r = lib_new(ctx, &kind, c.console_bytes, &vm, err);
         lib_disks_unref(kind.disks); /* it has its own reference */
         if (r < 0)
                 return r;

@@ -153,7 +153,7 @@ static int spawn(struct ramet_template *tmpl, const struct ramet_spawn_options *
         int r = check_options(options, &o, err);
 
         if (r == 0)
-                r = lib_new(tmpl->ctx, &tmpl->kind, &vm, err);
+                r = lib_new(tmpl->ctx, &tmpl->kind, o.console_bytes, &vm, err);
         if (r < 0)
                 return r;
         r = make(vm, tmpl, &o, err);

@@ -22,6 +22,14 @@ static void nap(unsigned ms)
         nanosleep(&t, NULL);
 }
 
+/* The next event that is not of its greeting: what ramet_vm_next() returned. */
+static int next_ring(struct ramet_vm *vm, struct ramet_vm_event *e)
+{
+        int r = ramet_vm_next(vm, ENDLESS, e);
+
+        return r == 1 && e->type == RAMET_VM_CONSOLE ? ramet_vm_next(vm, ENDLESS, e) : r;
+}
+
 /* A machine that counts in user mode. */
 static struct ramet_vm *spinning(void)
 {
@@ -161,7 +169,7 @@ static void vm_start(void **state)
         assert_int_equal(api_ok(ramet_vm_next(vm, 20 * RAMET_MILLISECOND, &e)), 0);
         assert_int_equal(ramet_vm_start(vm), 0);
         assert_int_equal(ramet_vm_start(vm), 0);
-        assert_int_equal(api_ok(ramet_vm_next(vm, ENDLESS, &e)), 1);
+        assert_int_equal(api_ok(next_ring(vm, &e)), 1);
         assert_int_equal(e.type, RAMET_VM_DOORBELL);
         api_order(vm, 0, SERVANT_POWEROFF, 0, 0, 0);
         api_until(vm, RAMET_VM_EXIT);
@@ -210,7 +218,7 @@ static void vm_next(void **state)
         api_fails(ramet_vm_next(vm, 0, NULL), -EINVAL, "event");
         api_fails(ramet_vm_next(NULL, 0, &e), -EINVAL, "machine");
         api_ok(ramet_vm_start(vm));
-        assert_int_equal(ramet_vm_next(vm, RAMET_FOREVER, &e), 1);
+        assert_int_equal(next_ring(vm, &e), 1);
         assert_int_equal(e.type, RAMET_VM_DOORBELL);
         assert_int_equal(e.vcpu, 0);
         assert_int_equal(e.doorbell.value, 1);
@@ -319,7 +327,7 @@ static void each_ring_is_an_event(void **state)
         vm = api_vm_of(&config);
         api_ok(ramet_vm_start(vm));
         nap(300); /* both have rung, most likely */
-        assert_int_equal(api_ok(ramet_vm_next(vm, ENDLESS, &e[0])), 1);
+        assert_int_equal(api_ok(next_ring(vm, &e[0])), 1);
         api_ok(ramet_vm_continue(vm));
         nap(20);
         api_get_mail(vm, !e[0].vcpu, &mail);
