@@ -372,13 +372,16 @@ static void break_noted(struct vcpu *vcpu)
                 vm_exit_with(vm, RAMET_EXIT_HOST, 0, "--cow rom: %s", err.text);
 }
 
+bool cow_has_noted(const struct vcpu *vcpu)
+{
+        return noted(&vcpu->cow);
+}
+
 /* Whoever stopped the machine before us may have reset it, which forgets what was noted. */
 void cow_break_noted(struct vcpu *vcpu)
 {
         struct vm *vm = vcpu->vm;
 
-        if (!noted(&vcpu->cow))
-                return;
         sync_stop(&vm->sync);
         break_noted(vcpu);
         sync_resume(&vm->sync);

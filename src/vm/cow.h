@@ -38,7 +38,9 @@ void cow_interrupted(struct vcpu *vcpu, int error);
 
 /* Inside: must it leave its read section, to break pages or to wait for the baton? */
 bool cow_must_leave(struct vcpu *vcpu);
-/* Outside, I/O completed: break what was noted. */
+/* Inside, I/O completed: is there something noted? Outside, the owner may clear it. */
+bool cow_has_noted(const struct vcpu *vcpu);
+/* Outside, if there was: break it. */
 void cow_break_noted(struct vcpu *vcpu);
 /* Outside: wait for the baton if one is needed. */
 void cow_wait_turn(struct vcpu *vcpu);

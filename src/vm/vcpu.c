@@ -403,11 +403,15 @@ static void complete_io(struct vcpu *vcpu)
 /* The state can be saved between complete_io() and the re-entry. */
 static void step_outside(struct vcpu *vcpu)
 {
+        bool noted;
+
         complete_io(vcpu);
         sync_test_clear(&vcpu->part, VCPU_REQUEST_KICK);
         sync_test_clear(&vcpu->part, VCPU_REQUEST_HOLD);
+        noted = cow_has_noted(vcpu);
         guest_access_end(&vcpu->access);
-        cow_break_noted(vcpu);
+        if (noted)
+                cow_break_noted(vcpu);
         if (atomic_load(&vcpu->held))
                 cow_give_turn(vcpu);
         wait_while_held(vcpu);
