@@ -102,21 +102,25 @@ void vm_access_end(struct vm *vm)
         guest_access_end(&vm->access);
 }
 
-/* It is marked before the caller writes, which is as good: nobody takes the marks in between, since
+/* Pieces that lie in a row here are one. It is marked before the caller writes, which is as good: nobody takes the marks in between, since
  * that is the owner's to do. */
 int vm_access_span(struct vm *vm, uint64_t gpa, size_t len, bool write, void **pointer)
 {
+        uint8_t *first = NULL;
         uint64_t piece;
-        uint8_t *p;
 
         if (!has_memory(vm))
                 return -ENODEV;
-        p = guest_access_span(&vm->access, gpa, len, write, &piece);
-        if (!p || piece < len)
-                return -EFAULT;
+        for (uint64_t done = 0; done == 0 || done < len; done += piece) {
+                uint8_t *p = guest_access_span(&vm->access, gpa + done, len - done, write, &piece);
+
+                if (!p || (first && p != first + done))
+                        return -EFAULT;
+                first = first ?: p;
+        }
         if (write)
                 guest_access_wrote(&vm->access, gpa, len);
-        *pointer = p;
+        *pointer = first;
         return 0;
 }
 

@@ -127,6 +127,8 @@ static void vm_begin(void **state)
         assert_int_equal(*(uint64_t *)p, 5);
         *(uint64_t *)p = 6;
         assert_true(word_at(vm, SERVANT_AREA) == 6);
+        api_ok(ramet_vm_span(vm, 0, 16 << 20, false, &p)); /* all of it, in one piece */
+        assert_int_equal(*(uint64_t *)((char *)p + SERVANT_AREA), 6);
         p = &p;
         api_fails(ramet_vm_span(vm, (16 << 20) - 8, 9, false, &p), -EFAULT, "RAM");
         api_fails(ramet_vm_span(vm, 0, 0, false, &p), -EINVAL, "len");
@@ -207,6 +209,37 @@ static void pages_written_through_pointers_are_dirty(void **state)
         ramet_vm_destroy(vm);
 }
 
+/* With `rom` what was written is elsewhere than its neighbours. (Odd words would look like page
+ * tables, which are not shared at all.) */
+static void a_span_is_in_one_piece(void **state)
+{
+        struct ramet_vm_config config = api_config();
+        struct ramet_template *tmpl;
+        struct ramet_vm *vm;
+        uint64_t *p = NULL;
+        void *q = &p;
+
+        config.cow = RAMET_COW_ROM;
+        vm = api_vm_of(&config);
+        api_until(vm, RAMET_VM_DOORBELL);
+        api_do(vm, SERVANT_FILL, 70, SERVANT_AREA, 2048);
+        api_ok(ramet_vm_freeze(vm, "rom", &tmpl));
+        ramet_vm_destroy(vm);
+        vm = api_spawn(tmpl);
+        ramet_template_release(tmpl);
+        api_until(vm, RAMET_VM_DOORBELL);
+        api_do(vm, SERVANT_FILL, 80, SERVANT_AREA + (1 << 20), 1);
+        api_ok(ramet_vm_begin(vm));
+        for (uint64_t at = SERVANT_AREA; at < SERVANT_AREA + (2 << 20); at += 4096) {
+                api_ok(ramet_vm_span(vm, at, 4096, false, (void **)&p));
+                assert_true(*p == (at == SERVANT_AREA + (1 << 20) ? 80 : 70));
+        }
+        api_fails(ramet_vm_span(vm, SERVANT_AREA, 2 << 20, false, &q), -EFAULT, "RAM");
+        assert_ptr_equal(q, &p);
+        api_ok(ramet_vm_end(vm));
+        ramet_vm_destroy(vm);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -221,6 +254,7 @@ int main(void)
                 {"ramet_vm_dirty_collect", vm_dirty},
                 {"ramet_vm_dirty_stop", vm_dirty},
                 cmocka_unit_test(linear_addresses_of_a_machine_that_runs),
+                cmocka_unit_test(a_span_is_in_one_piece),
                 cmocka_unit_test(pages_written_through_pointers_are_dirty),
         };
 

@@ -234,6 +234,49 @@ static void a_tree(void **state)
         ramet_vm_destroy(c);
 }
 
+/* Of a machine of each engine: a clone's writes, a reset, and a clone of a clone. */
+static void each_engine(void **state)
+{
+        for (enum ramet_cow cow = RAMET_COW_PRIVATE; cow <= RAMET_COW_ROM; cow++) {
+                struct ramet_vm_config config = api_config();
+                struct ramet_vm *vm = NULL, *clone, *child;
+                struct ramet_template *tmpl;
+                int ret;
+
+                config.cow = cow;
+                ret = ramet_vm_create(api_ctx, &config, &vm);
+                if (ret == -ENOTSUP) {
+                        print_message("# engine %d: %s\n", cow, ramet_last_error(api_ctx));
+                        assert_true(ramet_last_error(api_ctx)[0]);
+                        continue;
+                }
+                api_ok(ret);
+                api_until(vm, RAMET_VM_DOORBELL);
+                api_do(vm, SERVANT_FILL, 1, SERVANT_AREA, 4);
+                api_ok(ramet_vm_freeze(vm, "engine", &tmpl));
+                api_do(vm, SERVANT_FILL, 2, SERVANT_AREA, 4);
+                clone = api_spawn(tmpl);
+                ramet_template_release(tmpl);
+                for (unsigned i = 0; i < 3; i++) {
+                        assert_true(word_at(clone, SERVANT_AREA) == 1);
+                        api_until(clone, RAMET_VM_DOORBELL);
+                        api_do(clone, SERVANT_FILL, 3 + i, SERVANT_AREA, 4);
+                        assert_true(word_at(clone, SERVANT_AREA + 3 * 4096) == 3 + i);
+                        api_ok(ramet_vm_reset(clone));
+                }
+                api_until(clone, RAMET_VM_DOORBELL);
+                api_do(clone, SERVANT_FILL, 9, SERVANT_AREA, 2);
+                api_ok(ramet_vm_fork(clone, 1, &child));
+                api_until(child, RAMET_VM_DOORBELL);
+                assert_true(word_at(child, SERVANT_AREA + 4096) == 9);
+                assert_true(word_at(child, SERVANT_AREA + 2 * 4096) == 1);
+                assert_true(word_at(vm, SERVANT_AREA) == 2);
+                ramet_vm_destroy(child);
+                ramet_vm_destroy(clone);
+                ramet_vm_destroy(vm);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -247,6 +290,7 @@ int main(void)
                 {"ramet_vm_fork", vm_fork},
                 cmocka_unit_test(a_root_goes_back_to_its_first_freeze),
                 cmocka_unit_test(a_tree),
+                cmocka_unit_test(each_engine),
         };
 
         if (api_init() <= 0)
