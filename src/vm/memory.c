@@ -102,8 +102,8 @@ void vm_access_end(struct vm *vm)
         guest_access_end(&vm->access);
 }
 
-/* Pieces that lie in a row here are one. It is marked before the caller writes, which is as good: nobody takes the marks in between, since
- * that is the owner's to do. */
+/* Pieces that lie in a row here are one. It is marked before the caller writes, which is as good:
+ * nobody takes the marks in between, since that is the owner's to do. */
 int vm_access_span(struct vm *vm, uint64_t gpa, size_t len, bool write, void **pointer)
 {
         uint8_t *first = NULL;
