@@ -250,6 +250,9 @@ RAMET_API int ramet_vm_read_gva(struct ramet_vm *vm, unsigned vcpu, uint64_t gva
                                 size_t len);
 RAMET_API int ramet_vm_write_gva(struct ramet_vm *vm, unsigned vcpu, uint64_t gva, const void *buf,
                                  size_t len);
+/* Where a linear address is, by guest-physical address, which need not be RAM; as @vcpu means it
+ * now. Errors as theirs. */
+RAMET_API int ramet_vm_translate(struct ramet_vm *vm, unsigned vcpu, uint64_t gva, uint64_t *gpa);
 /* The only way to pointers. Between the two, the calling thread is a participant: what stops the
  * machine waits for it, and other threads' calls do. Do not wait for anything in there. */
 RAMET_API int ramet_vm_begin(struct ramet_vm *vm);

@@ -134,6 +134,38 @@ int ramet_vm_write_gva(struct ramet_vm *vm, unsigned vcpu, uint64_t gva, const v
         return lib_result(ret, &err);
 }
 
+static int translate(struct ramet_vm *vm, unsigned vcpu, uint64_t gva, uint64_t *gpa,
+                     struct err *err)
+{
+        uint64_t found;
+        bool ran;
+        int r;
+
+        if (!gpa)
+                return err_input(err, "gpa: NULL given, where to put one was expected");
+        if (vcpu >= vm_shape(vm->vm)->vcpus)
+                return err_input(err, "vcpu: %u given, less than %u expected", vcpu,
+                                 vm_shape(vm->vm)->vcpus);
+        ran = lib_run(vm, false);
+        r = vm_translate(vm->vm, vcpu, gva, &found);
+        lib_run(vm, ran);
+        if (r == 0)
+                *gpa = found;
+        return gva_result(r, vcpu, gva, err);
+}
+
+int ramet_vm_translate(struct ramet_vm *vm, unsigned vcpu, uint64_t gva, uint64_t *gpa)
+{
+        struct err err = {0};
+        int ret = lib_enter(vm, LIB_ANY, &err);
+
+        if (ret == 0) {
+                ret = translate(vm, vcpu, gva, gpa, &err);
+                lib_leave(vm);
+        }
+        return lib_result(ret, &err);
+}
+
 /* --- pointers --- */
 
 int ramet_vm_begin(struct ramet_vm *vm)

@@ -124,6 +124,14 @@ int vm_access_span(struct vm *vm, uint64_t gpa, size_t len, bool write, void **p
         return 0;
 }
 
+int vm_translate(struct vm *vm, unsigned vcpu, uint64_t gva, uint64_t *gpa)
+{
+        const struct guest_view *view;
+        int r = view_of(vm, vcpu, &view);
+
+        return r < 0 ? r : guest_access_translate(&vm->access, view, X86_DEBUG, gva, gpa);
+}
+
 void vm_memory_bypass(struct vm *vm, bool bypass)
 {
         vm->access.bypass = bypass;

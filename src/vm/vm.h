@@ -281,6 +281,8 @@ int vm_write_gva(struct vm *vm, unsigned vcpu, uint64_t gva, const void *buf, si
 void vm_access_begin(struct vm *vm);
 void vm_access_end(struct vm *vm);
 int vm_access_span(struct vm *vm, uint64_t gpa, size_t len, bool write, void **pointer);
+/* Where @gva is, by guest-physical address, which need not be RAM; errors as theirs. */
+int vm_translate(struct vm *vm, unsigned vcpu, uint64_t gva, uint64_t *gpa);
 /* The translation cache behind these and the devices: do without it, and what it did so far. */
 void vm_memory_bypass(struct vm *vm, bool bypass);
 void vm_memory_stats(const struct vm *vm, struct tlb_stats *stats);

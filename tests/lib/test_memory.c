@@ -88,6 +88,25 @@ static void vm_write_gva(void **state)
         ramet_vm_destroy(vm);
 }
 
+static void vm_translate(void **state)
+{
+        struct ramet_vm *vm = api_ready(1);
+        uint64_t gpa = 0;
+
+        assert_int_equal(ramet_vm_translate(vm, 0, SERVANT_AREA + 7, &gpa), 0);
+        assert_true(gpa == SERVANT_AREA + 7);
+        api_ok(ramet_vm_pause(vm));
+        assert_int_equal(ramet_vm_translate(vm, 0, RAMET_DOORBELL_MMIO, &gpa), 0);
+        assert_true(gpa == RAMET_DOORBELL_MMIO);
+        api_fails(ramet_vm_translate(vm, 0, 1ull << 46, &gpa), -EFAULT, "0x400000000000");
+        api_fails(ramet_vm_translate(vm, 0, 1ull << 63, &gpa), -EFAULT, "canonical");
+        api_fails(ramet_vm_translate(vm, 1, SERVANT_AREA, &gpa), -EINVAL, "vcpu: 1");
+        api_fails(ramet_vm_translate(vm, 0, SERVANT_AREA, NULL), -EINVAL, "gpa");
+        api_fails(ramet_vm_translate(NULL, 0, SERVANT_AREA, &gpa), -EINVAL, "machine");
+        assert_true(gpa == RAMET_DOORBELL_MMIO);
+        ramet_vm_destroy(vm);
+}
+
 static void linear_addresses_of_a_machine_that_runs(void **state)
 {
         struct ramet_vm *vm = api_ready(1);
@@ -247,6 +266,7 @@ int main(void)
                 {"ramet_vm_write", vm_write},
                 {"ramet_vm_read_gva", vm_read_gva},
                 {"ramet_vm_write_gva", vm_write_gva},
+                {"ramet_vm_translate", vm_translate},
                 {"ramet_vm_begin", vm_begin},
                 {"ramet_vm_span", vm_begin},
                 {"ramet_vm_end", vm_begin},
