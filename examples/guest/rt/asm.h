@@ -18,6 +18,7 @@
 /* Offsets in struct cpu, checked in trap.c. */
 #define CPU_USER_RSP0 0
 #define CPU_TSS       8
+#define FRAME_RIP     136 /* in struct frame */
 
 /* boot_magic: what a multiboot loader leaves in EAX, what start64 puts there; 0 means PVH. */
 #define BOOT_MAGIC_MULTIBOOT 0x2badb002

@@ -23,6 +23,7 @@
 
 _Static_assert(offsetof(struct cpu, user_rsp0) == CPU_USER_RSP0, "asm.h");
 _Static_assert(offsetof(struct cpu, tss) == CPU_TSS, "asm.h");
+_Static_assert(offsetof(struct frame, rip) == FRAME_RIP, "asm.h");
 
 extern const uint8_t trap_stubs[64][16];
 extern uint64_t gdt[];

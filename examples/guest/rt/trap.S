@@ -39,7 +39,11 @@ trap_common:
         push %r14
         push %r15
         mov %rsp, %rdi
+        pushq FRAME_RIP(%rdi) /* a frame: a backtrace goes on in what was interrupted */
+        push %rbp
+        mov %rsp, %rbp
         call trap_handle
+        add $16, %rsp
         pop %r15
         pop %r14
         pop %r13
