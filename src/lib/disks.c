@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Images of a machine of the library and of all that descend from it. They are opened and locked
- * once, by src/proc's code; the locks stay until the last machine and the last template of the
- * family are gone, since each of them may still be read.
- *
- * Threads: the count is atomic, everything else immutable.
+ * Images that a machine of the library is created with: checked, opened and locked by src/proc's
+ * code. The lock is on the descriptor for reading, which the machine's templates carry on to their
+ * clones: so it is there as long as one of the family can read the image.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +14,6 @@
 #include "proc/disks.h"
 
 struct lib_disks {
-        _Atomic unsigned refs;
         struct disk_set *set;
         struct ramet_disk setting[RAMET_DISKS_MAX]; /* path and serial are not used */
         char serial[RAMET_DISKS_MAX][RAMET_SERIAL_MAX + 1];
@@ -57,28 +54,20 @@ int lib_disks_open(const struct ramet_vm_config *config, struct lib_disks **out,
         disks = calloc(1, sizeof *disks);
         if (!disks)
                 return err_host(err, ENOMEM, "no memory for disks");
-        disks->refs = 1;
         r = disks_open(&o, &disks->set, err);
         if (r == 0)
                 r = keep(disks, &o, err);
         if (r < 0) {
-                lib_disks_unref(disks);
+                lib_disks_close(disks);
                 return r;
         }
         *out = disks;
         return 0;
 }
 
-struct lib_disks *lib_disks_ref(struct lib_disks *disks)
+void lib_disks_close(struct lib_disks *disks)
 {
-        if (disks)
-                atomic_fetch_add(&disks->refs, 1);
-        return disks;
-}
-
-void lib_disks_unref(struct lib_disks *disks)
-{
-        if (!disks || atomic_fetch_sub(&disks->refs, 1) > 1)
+        if (!disks)
                 return;
         disks_unref(disks->set);
         for (unsigned i = 0; i < RAMET_DISKS_MAX; i++)

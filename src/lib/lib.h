@@ -64,15 +64,15 @@ struct lib_kind {
         enum ramet_cow cow;
         enum ramet_hugepages hugepages;
         bool fixed_page_tables;
-        struct lib_disks *disks; /* a reference, or NULL */
 };
 
 struct ramet_vm {
-        struct ramet_ctx *ctx; /* [I] */
-        struct loop *loop;     /* [gate] */
-        struct vm *vm;         /* [gate] the pointer is [I] after create */
-        _Atomic(void *) data;  /* [a] the program's */
-        struct lib_kind kind;  /* [I] */
+        struct ramet_ctx *ctx;   /* [I] */
+        struct loop *loop;       /* [gate] */
+        struct vm *vm;           /* [gate] the pointer is [I] after create */
+        _Atomic(void *) data;    /* [a] the program's */
+        struct lib_kind kind;    /* [I] */
+        struct lib_disks *disks; /* [I] that it was created with; NULL: none */
 
         /* The gate: tickets, served in order. */
         pthread_mutex_t lock;
@@ -181,19 +181,20 @@ void lib_console_stats(struct ramet_vm *vm, uint64_t *printed, uint64_t *dropped
 
 /* --- template.c --- */
 
-/* A template of the library with one reference, out of one of src/vm, which it takes one of, as it
- * does of the disks. 0 or -ENOMEM with err set. */
+/* A template of the library with one reference, out of one of src/vm, which it takes. 0 or -ENOMEM
+ * with err set. */
 int lib_template_new(struct ramet_ctx *ctx, struct template *tmpl, const struct lib_kind *kind,
                      const char *name, struct ramet_template **out, struct err *err);
 int lib_check_name(const char *name, struct err *err);
 
-/* --- disks.c: the images of a family of machines, and their locks --- */
+/* --- disks.c: the images that a machine is created with --- */
 
-/* Opens and locks what @config has; NULL when that is nothing. */
+/* Opens and locks what @config has; NULL when that is nothing. 0, -EINVAL, or -ENOMEM, with err
+ * set. */
 int lib_disks_open(const struct ramet_vm_config *config, struct lib_disks **disks, struct err *err);
-struct lib_disks *lib_disks_ref(struct lib_disks *disks); /* NULL is fine, for all of these */
-void lib_disks_unref(struct lib_disks *disks);
-/* A new machine's; the descriptors in them are duplicates. 0 or -errno with err set. */
+void lib_disks_close(struct lib_disks *disks); /* after the machine; NULL is fine */
+/* Into @options; the descriptors are duplicates, names are borrowed. NULL: none. 0 or -errno with
+ * err set. */
 int lib_disks_give(const struct lib_disks *disks, struct vm_options *options, struct err *err);
 
 #endif

@@ -43,7 +43,6 @@ int lib_new(struct ramet_ctx *ctx, const struct lib_kind *kind, size_t console_b
                 free(vm);
                 return r;
         }
-        lib_disks_ref(vm->kind.disks);
         *out = vm;
         return 0;
 }
@@ -53,7 +52,7 @@ void lib_free(struct ramet_vm *vm)
         vm_destroy(vm->vm, 0);
         lib_console_fini(vm);
         lib_gate_fini(vm);
-        lib_disks_unref(vm->kind.disks);
+        lib_disks_close(vm->disks);
         free(vm->bitmap);
         free(vm);
 }
@@ -171,7 +170,9 @@ static int make(struct ramet_vm *vm, const struct ramet_vm_config *c, struct err
         };
         o.dirty_ring = c->dirty_ring;
         o.own_pages_max = c->limits.own_pages;
-        r = lib_disks_give(vm->kind.disks, &o, err);
+        r = lib_disks_open(c, &vm->disks, err);
+        if (r == 0)
+                r = lib_disks_give(vm->disks, &o, err);
         if (r == 0)
                 r = vm_create(&o, &vm->vm, err);
         if (r == 0)
@@ -194,15 +195,12 @@ static int create(struct ramet_ctx *ctx, const struct ramet_vm_config *config,
         r = sized_copy_in("config", config, &c, sizeof c, CONFIG_MIN, err);
         if (r == 0)
                 r = check_config(&c, err);
-        if (r == 0)
-                r = lib_disks_open(&c, &kind.disks, err);
         if (r < 0)
                 return r;
         kind.cow = c.cow;
         kind.hugepages = c.hugepages;
         kind.fixed_page_tables = c.fixed_page_tables;
         r = lib_new(ctx, &kind, c.console_bytes, &vm, err);
-        lib_disks_unref(kind.disks); /* it has its own reference */
         if (r < 0)
                 return r;
         r = make(vm, &c, err);

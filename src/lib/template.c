@@ -36,7 +36,6 @@ int lib_template_new(struct ramet_ctx *ctx, struct template *tmpl, const struct 
         t->ctx = ctx;
         t->tmpl = tmpl;
         t->kind = *kind;
-        lib_disks_ref(t->kind.disks);
         strcpy(t->name, name);
         t->info.layers = tmpl->nlayers;
         *out = t;
@@ -55,7 +54,6 @@ void ramet_template_release(struct ramet_template *tmpl)
         if (!tmpl || atomic_fetch_sub(&tmpl->refs, 1) > 1)
                 return;
         template_unref(tmpl->tmpl);
-        lib_disks_unref(tmpl->kind.disks);
         free(tmpl);
 }
 
