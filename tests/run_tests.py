@@ -49,7 +49,7 @@ def make_parts():
     return {p.name: p for p in (
         Part('gcc', ['-Dwerror=true', '-Dbench=true'], []),
         Part('clang', ['-Dwerror=true'], ['unit'], env={'CC': 'clang'}),
-        Part('asan', ['-Db_sanitize=address,undefined'], ['unit', 'guest'], slower=3, env={
+        Part('asan', ['-Db_sanitize=address,undefined'], ['unit', 'guest', 'lib'], slower=3, env={
             'ASAN_OPTIONS': 'detect_stack_use_after_return=1:strict_string_checks=1',
             'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1'}),
         Part('tsan', ['-Db_sanitize=thread'], ['sync'], slower=5, prefix=still, env={
