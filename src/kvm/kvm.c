@@ -105,6 +105,10 @@ int kvm_host_open(struct kvm_host *host, struct err *err)
                 .pit2 = has(fd, KVM_CAP_PIT2) && has(fd, KVM_CAP_PIT_STATE2),
                 .ioeventfd = has(fd, KVM_CAP_IOEVENTFD),
                 .irqfd = has(fd, KVM_CAP_IRQFD),
+                .signal_msi = has(fd, KVM_CAP_SIGNAL_MSI),
+                .guest_debug = has(fd, KVM_CAP_SET_GUEST_DEBUG),
+                .debug_blockirq = has(fd, KVM_CAP_SET_GUEST_DEBUG2) & KVM_GUESTDBG_BLOCKIRQ,
+                .debug_user = kvm_x86_debugs_user(),
                 .tdp = kvm_x86_has_tdp(),
         };
         return 0;
@@ -117,23 +121,46 @@ void kvm_host_close(struct kvm_host *host)
         host->fd = -1;
 }
 
-bool kvm_host_missing(const struct kvm_host *host, unsigned *at, const char **name,
-                      const char **instead)
+#define FEATURE(there, name, instead)                                                              \
+        {                                                                                          \
+                there,                                                                             \
+                {                                                                                  \
+                        name, instead, "no " name ": " instead, false                              \
+                }                                                                                  \
+        }
+#define FOR_PROGRAMS(there, name, how)                                                             \
+        {                                                                                          \
+                there,                                                                             \
+                {                                                                                  \
+                        name, how, "no " name ": " how, true                                       \
+                }                                                                                  \
+        }
+
+bool kvm_host_missing(const struct kvm_host *host, unsigned *at, struct kvm_missing *missing)
 {
         const struct {
                 bool there;
-                const char *name, *instead;
+                struct kvm_missing missing;
         } features[] = {
-                {host->sregs2, "SREGS2", "system registers are saved by KVM_GET_SREGS"},
-                {host->xsave2, "XSAVE2", "extended state is saved by KVM_GET_XSAVE, 4 KiB of it"},
-                {host->xcrs, "XCRS", "extended control registers are not saved"},
-                {host->debugregs, "DEBUGREGS", "debug registers are not saved"},
-                {host->adjust_clock, "ADJUST_CLOCK", "a clone's clock goes on from the save"},
-                {host->emulation_exit, "EXIT_ON_EMULATION_FAILURE",
-                 "what KVM cannot emulate is the guest's invalid opcode"},
-                {host->pit2, "PIT2 or PIT_STATE2", "there is no interval timer"},
-                {host->ioeventfd, "IOEVENTFD", "notifications of virtio devices are exits"},
-                {host->irqfd, "IRQFD", "interrupts of virtio devices are raised by KVM_IRQ_LINE"},
+                FEATURE(host->sregs2, "SREGS2", "system registers are saved by KVM_GET_SREGS"),
+                FEATURE(host->xsave2, "XSAVE2",
+                        "extended state is saved by KVM_GET_XSAVE, 4 KiB of it"),
+                FEATURE(host->xcrs, "XCRS", "extended control registers are not saved"),
+                FEATURE(host->debugregs, "DEBUGREGS", "debug registers are not saved"),
+                FEATURE(host->adjust_clock, "ADJUST_CLOCK",
+                        "a clone's clock goes on from the save"),
+                FEATURE(host->emulation_exit, "EXIT_ON_EMULATION_FAILURE",
+                        "what KVM cannot emulate is the guest's invalid opcode"),
+                FEATURE(host->pit2, "PIT2 or PIT_STATE2", "there is no interval timer"),
+                FEATURE(host->ioeventfd, "IOEVENTFD", "notifications of virtio devices are exits"),
+                FEATURE(host->irqfd, "IRQFD",
+                        "interrupts of virtio devices are raised by KVM_IRQ_LINE"),
+                FOR_PROGRAMS(host->signal_msi, "SIGNAL_MSI", "a program sends no NMI and no MSI"),
+                FOR_PROGRAMS(host->guest_debug, "SET_GUEST_DEBUG",
+                             "there are no breakpoints and no steps"),
+                FOR_PROGRAMS(
+                        !host->guest_debug || host->debug_user, "debugging in user mode",
+                        "with one in the lower half of the addresses, instructions go one by one"),
         };
 
         while (*at < sizeof features / sizeof features[0]) {
@@ -141,8 +168,7 @@ bool kvm_host_missing(const struct kvm_host *host, unsigned *at, const char **na
 
                 if (features[i].there)
                         continue;
-                *name = features[i].name;
-                *instead = features[i].instead;
+                *missing = features[i].missing;
                 return true;
         }
         return false;

@@ -37,6 +37,10 @@ struct kvm_host {
         bool pit2;           /* [I] KVM_CAP_PIT2 and KVM_CAP_PIT_STATE2 */
         bool ioeventfd;      /* [I] KVM_CAP_IOEVENTFD */
         bool irqfd;          /* [I] KVM_CAP_IRQFD */
+        bool signal_msi;     /* [I] KVM_CAP_SIGNAL_MSI */
+        bool guest_debug;    /* [I] KVM_CAP_SET_GUEST_DEBUG */
+        bool debug_blockirq; /* [I] KVM_GUESTDBG_BLOCKIRQ */
+        bool debug_user;     /* [I] traps of the guest's user mode are KVM_EXIT_DEBUG, too */
         bool tdp;            /* [I] EPT or NPT is in use, for certain */
 };
 
@@ -44,10 +48,13 @@ struct kvm_host {
  * cannot be done without is missing). */
 int kvm_host_open(struct kvm_host *host, struct err *err);
 void kvm_host_close(struct kvm_host *host);
-/* The optional features that this host lacks, one a call: its name, and what is done instead. *at
- * is 0 before the first call. False: there are no more. */
-bool kvm_host_missing(const struct kvm_host *host, unsigned *at, const char **name,
-                      const char **instead);
+/* The optional features that this host lacks, one a call: its name, what is done instead, and both
+ * in a line. *at is 0 before the first call. False: there are no more. */
+struct kvm_missing {
+        const char *name, *instead, *line;
+        bool for_programs; /* only those that debug machines, or send interrupts, will miss it */
+};
+bool kvm_host_missing(const struct kvm_host *host, unsigned *at, struct kvm_missing *missing);
 
 /* ioctl(), restarted after EINTR. Returns its value or -errno. */
 int kvm_ioctl(int fd, unsigned long request, void *arg);
@@ -73,7 +80,14 @@ int kvm_vm_set_slot(const struct kvm_vm *vm, unsigned slot, uint64_t gpa, uint64
 int kvm_vm_create_irqchip(const struct kvm_host *host, struct kvm_vm *vm, struct err *err);
 void kvm_x86_vm_init(const struct kvm_vm *vm); /* kvm_vm_open() calls it */
 bool kvm_x86_has_tdp(void);                    /* kvm_host_open() does */
+bool kvm_x86_debugs_user(void);                /* kvm_host_open() does */
 int kvm_vm_irq_line(const struct kvm_vm *vm, unsigned gsi, bool level);
+/* A message to the local APICs, by address and data as in MSI. 0, also when none takes it, or
+ * -errno. */
+int kvm_vm_msi(const struct kvm_vm *vm, uint64_t address, uint32_t data);
+/* A non-maskable interrupt, whatever that vCPU does now: KVM_NMI would wait until it has left
+ * KVM_RUN. */
+int kvm_vm_nmi(const struct kvm_vm *vm, unsigned vcpu);
 /* A guest's write of @len bytes to @gpa, whatever it writes, is a write of 1 to eventfd @fd and no
  * exit. After the slots (a slot set after it waits, as after the interrupt controllers). 0 or
  * -errno. */
@@ -159,6 +173,46 @@ int kvm_vm_forget(const struct kvm_vm *vm, struct err *err);
 /* The guest's clock goes on: what it was, plus the time that has gone by since. */
 int kvm_vm_restore_clock(const struct kvm_host *host, const struct kvm_vm *vm,
                          const struct record_reader *r, struct err *err);
+
+/* --- registers for people, and debugging: x86_regs.c, x86_debug.c; of a vCPU that is not in
+ * KVM_RUN --- */
+
+struct ramet_regs; /* <ramet/vm.h>, whose .size is not looked at */
+
+int kvm_vcpu_get_regs(const struct kvm_vcpu *vcpu, struct ramet_regs *regs, struct err *err);
+/* -EINVAL with err set when a reserved bit is set, or KVM refuses them; then none has changed. */
+int kvm_vcpu_set_regs(const struct kvm_vcpu *vcpu, const struct ramet_regs *regs, struct err *err);
+
+#define KVM_BREAKPOINTS_MAX 4u /* the debug registers DR0 to DR3 */
+
+/* What ends the next entries with KVM_EXIT_DEBUG: the instruction at one of @n addresses, and if
+ * @step, each instruction. @quiet: no interrupt comes in before it. 0 or -errno. */
+int kvm_vcpu_debug(const struct kvm_host *host, const struct kvm_vcpu *vcpu,
+                   const uint64_t *addresses, unsigned n, bool step, bool quiet);
+
+/* Where a vCPU is. */
+struct kvm_place {
+        uint64_t rip; /* linear */
+        uint64_t rcx;
+        bool user;       /* CPL 3 */
+        bool interrupts; /* RFLAGS.IF */
+};
+int kvm_vcpu_place(const struct kvm_vcpu *vcpu, struct kvm_place *place);
+/* True when a local APIC's interrupt, or an NMI, comes in as soon as this vCPU is entered, given
+ * that RFLAGS.IF is set and no instruction keeps it off. */
+bool kvm_vcpu_interrupt_waits(const struct kvm_vcpu *vcpu);
+
+/* For hosts that lack debug_user, where the trap of a step in user mode goes to the guest: without
+ * an IDT it cannot, and what comes is KVM_EXIT_SHUTDOWN, with the registers as they were. take
+ * keeps the guest's IDT and DR6 in @kept; give puts them back, and says if there was a trap, as
+ * opposed to another exception, or none. */
+struct kvm_no_idt {
+        uint64_t base;
+        uint16_t limit;
+        uint64_t dr6;
+};
+int kvm_vcpu_take_idt(const struct kvm_vcpu *vcpu, struct kvm_no_idt *kept);
+int kvm_vcpu_give_idt(const struct kvm_vcpu *vcpu, const struct kvm_no_idt *kept, bool *trapped);
 
 /* --- memory that KVM writes for a guest: x86_pv.c --- */
 

@@ -11,6 +11,11 @@
 
 #include "kvm/kvm.h"
 
+/* SDM vol. 3, 11.11: the destination's APIC id, which is its vCPU's number; delivery mode NMI. */
+#define MSI_ADDRESS     0xfee00000ull
+#define MSI_DESTINATION 12
+#define MSI_NMI         (4u << 8)
+
 void kvm_x86_vm_init(const struct kvm_vm *vm)
 {
         /* VT-x without unrestricted guest keeps a TSS and a page table inside the guest's address
@@ -39,6 +44,13 @@ bool kvm_x86_has_tdp(void)
                 says_yes("/sys/module/kvm_amd/parameters/npt"));
 }
 
+/* kvm_pvm runs user mode natively with the host's debug registers, and gives traps there to the
+ * guest; its kernel mode is emulated by KVM, which looks after both. */
+bool kvm_x86_debugs_user(void)
+{
+        return access("/sys/module/kvm_pvm", F_OK) != 0;
+}
+
 int kvm_vm_create_irqchip(const struct kvm_host *host, struct kvm_vm *vm, struct err *err)
 {
         struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
@@ -61,6 +73,21 @@ int kvm_vm_irq_line(const struct kvm_vm *vm, unsigned gsi, bool level)
         struct kvm_irq_level irq = {.irq = gsi, .level = level};
 
         return kvm_ioctl(vm->fd, KVM_IRQ_LINE, &irq);
+}
+
+int kvm_vm_msi(const struct kvm_vm *vm, uint64_t address, uint32_t data)
+{
+        struct kvm_msi msi = {.address_lo = (uint32_t)address,
+                              .address_hi = (uint32_t)(address >> 32),
+                              .data = data};
+        int r = kvm_ioctl(vm->fd, KVM_SIGNAL_MSI, &msi);
+
+        return r < 0 ? r : 0;
+}
+
+int kvm_vm_nmi(const struct kvm_vm *vm, unsigned vcpu)
+{
+        return kvm_vm_msi(vm, MSI_ADDRESS | (uint64_t)vcpu << MSI_DESTINATION, MSI_NMI);
 }
 
 int kvm_host_cpuid(const struct kvm_host *host, struct kvm_cpuid2 *cpuid, struct err *err)

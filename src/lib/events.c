@@ -69,6 +69,21 @@ void lib_on_event(void *data, enum vm_event event, const struct vm_event_args *a
         case VM_EVENT_EXIT:
                 ended(vm, args->t_ns);
                 break;
+        case VM_EVENT_BREAKPOINT:
+                e.type = RAMET_VM_BREAKPOINT;
+                e.breakpoint.address = args->breakpoint.address;
+                e.breakpoint.step = args->breakpoint.step;
+                lib_event(vm, &e, holds);
+                break;
+        case VM_EVENT_UNHANDLED:
+                e.type = RAMET_VM_UNHANDLED;
+                e.unhandled.space = (enum ramet_space)args->unhandled.space;
+                e.unhandled.write = args->unhandled.write;
+                e.unhandled.length = args->unhandled.length;
+                e.unhandled.address = args->unhandled.address;
+                e.unhandled.value = args->unhandled.value;
+                lib_event(vm, &e, holds);
+                break;
         case VM_EVENT_FIRST_EXIT: /* for those who measure forks */
                 break;
         }

@@ -14,7 +14,7 @@
  *      }
  *      return lib_result(ret, &err);           keeps the words for ramet_last_error()
  *
- * Nothing of src/vm is called outside the gate, but for interrupts (lib_irq.c says why).
+ * Nothing of src/vm is called outside the gate, but for interrupts (cpu.c says why).
  *
  * The loop is made of epoll. A poll request of io_uring belongs to the thread that made it: its
  * completion waits until that thread enters the kernel, and it is cancelled when the thread ends.

@@ -169,7 +169,8 @@ static int make(struct ramet_vm *vm, const struct ramet_vm_config *c, struct err
                 .virtio_cmdline = c->virtio_cmdline,
         };
         o.dirty_ring = c->dirty_ring;
-        o.own_pages_max = c->limits.own_pages;
+        o.limits = c->limits;
+        o.report_unhandled = c->report_unhandled;
         r = lib_disks_open(c, &vm->disks, err);
         if (r == 0)
                 r = lib_disks_give(vm->disks, &o, err);

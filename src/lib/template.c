@@ -137,7 +137,8 @@ static int make(struct ramet_vm *vm, struct ramet_template *tmpl,
         struct vm_options options = lib_vm_options(vm);
         int r;
 
-        options.own_pages_max = o->limits.own_pages;
+        options.limits = o->limits;
+        options.report_unhandled = o->report_unhandled;
         options.dirty_ring = o->dirty_ring;
         r = vm_spawn(tmpl->tmpl, &options, o->index, o->count, &vm->vm, err);
         return r < 0 ? r : vm_start(vm->vm, err);

@@ -191,7 +191,8 @@ static const char *check_event(const void *msg, size_t length, unsigned nfds)
                         return "another number of descriptors than announced";
                 break;
         case MESSAGE_EXIT: /* KILLED is the launcher's word */
-                if (e->exit.reason < RAMET_EXIT_POWEROFF || e->exit.reason > RAMET_EXIT_INPUT)
+                if (e->exit.reason < RAMET_EXIT_POWEROFF || e->exit.reason > RAMET_EXIT_LIMIT ||
+                    e->exit.reason == RAMET_EXIT_KILLED)
                         return "an unknown reason of an exit";
                 break;
         }

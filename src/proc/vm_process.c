@@ -231,6 +231,9 @@ static void vm_event(void *data, enum vm_event event, const struct vm_event_args
                 p->exited = true;
                 loop_stop(p->loop);
                 break;
+        case VM_EVENT_BREAKPOINT: /* nobody asks for these here */
+        case VM_EVENT_UNHANDLED:
+                break;
         }
 }
 

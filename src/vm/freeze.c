@@ -77,7 +77,7 @@ static int freeze_in_pause(struct vm *vm, struct backing_freeze *f, struct recor
                 machine_devices_cancel(vm);
         if (!was_paused)
                 vm_run(vm);
-        stats->pause_ns = vm_now_ns() - t0;
+        stats->pause_ns = vm->meter.last_pause = vm_now_ns() - t0;
         return r;
 }
 

@@ -20,6 +20,7 @@
 #include "sync/sync.h"
 #include "vm/baton.h"
 #include "vm/cow.h"
+#include "vm/debug.h"
 #include "vm/vm.h"
 #include "x86/view.h"
 
@@ -67,8 +68,11 @@ struct vcpu {
         bool io_pending;              /* [v] the last exit is completed only by entering again */
         _Atomic uint32_t held;        /* [a] futex: bits of enum vcpu_hold; 0: it may run */
         struct vcpu_cow cow;          /* [v] */
-        bool idle;                    /* [v] it was halted, or not started, when it last came out */
-        struct vcpu *baton_next;      /* [baton's lock] */
+        struct vcpu_debug debug;      /* [v], or the owner's while it is stopped */
+        /* [v] counted by its own thread alone, read by any */
+        _Atomic uint64_t exits, pio_exits, mmio_exits;
+        bool idle;               /* [v] it was halted, or not started, when it last came out */
+        struct vcpu *baton_next; /* [baton's lock] */
         pthread_cond_t baton_turn;
 };
 
@@ -77,6 +81,20 @@ struct vm_device {
         void *dev;
         unsigned nwindows;
         struct device_window windows[DEVICE_WINDOWS];
+};
+
+/* What limits.c counts, and by when. */
+struct vm_meter {
+        struct ramet_limits limits;      /* [o] */
+        _Atomic uint64_t exits_max;      /* [a] 0: no limit */
+        _Atomic uint64_t exits;          /* [a] since then; only counted with a limit */
+        _Atomic uint64_t own_pages_max;  /* [a] for the engine `trap` */
+        uint64_t run_since;              /* [o] CLOCK_MONOTONIC; 0: it is stopped */
+        uint64_t run_before;             /* [o] ns, in this life and before run_since */
+        uint64_t run_base;               /* [o] of that, before the limits were set */
+        struct loop_watch *timer;        /* [o] */
+        uint64_t resets, stops;          /* [o] */
+        uint64_t last_pause, last_reset; /* [o] ns */
 };
 
 struct vm_slots {
@@ -124,6 +142,11 @@ struct vm {
         struct vm_device devices[VM_DEVICES_MAX]; /* [I] */
         unsigned ndevices;                        /* [I] */
         void *doorbell, *vmgenid;                 /* [I] the two devices with a machine's side */
+        /* [o] written while the machine is stopped, read by vCPUs */
+        struct vm_handler handlers[VM_HANDLERS_MAX];
+        unsigned nhandlers;
+        struct vm_debug debug;
+        struct vm_meter meter;
         struct vm_slots device_slots;
         unsigned device_holds; /* [m] hold() calls that wait for their release() */
         bool booted, started;  /* [o] */
@@ -200,10 +223,21 @@ void vm_memory_changed(struct vm *vm);
 int vcpu_view(struct vcpu *vcpu, uint64_t run, struct x86_view *view);
 
 /* bus.c */
-void bus_access(struct vm *vm, enum device_space space, uint64_t address, uint8_t *data,
+/* False: nobody answers; a read has given all ones. */
+bool bus_access(struct vm *vm, enum device_space space, uint64_t address, uint8_t *data,
                 unsigned len, bool write);
 /* A new device's windows: where a user chooses a port, two devices can want the same. */
 int bus_check_windows(const struct vm *vm, const struct vm_device *d, struct err *err);
+
+/* limits.c */
+void meter_init(struct vm *vm);
+/* An exit is to be dealt with: count it. False: it is one too many, and the machine has ended. */
+bool meter_exit(struct vm *vm);
+void meter_run(struct vm *vm);   /* the vCPUs are about to be let go */
+void meter_pause(struct vm *vm); /* they have been stopped */
+void meter_reset(struct vm *vm); /* another life */
+/* For the engine `trap`: see struct cow_env. */
+void meter_own_page(void *machine, uint64_t offset, uint64_t own_pages);
 
 /* devices.c */
 unsigned machine_slots_needed(const struct vm *vm); /* for the devices of its shape */

@@ -9,6 +9,7 @@
  *  - An instruction that waits for its I/O: every vCPU finishes it on the way to the barrier.
  *    If the machine has ended, no device hears of it.
  *  - A vCPU held by a fork, or by the end: its thread never ended, and goes on when all is done.
+ *  - A step that a debugger asked for: it is over. Breakpoints, handlers and limits stay.
  *  - Events that wait for the owner: dropped, but for the one that tells that a clone runs.
  *  - Typed input: read and thrown away; a file's is read on. A sink forgets output, too, that
  *    nobody has taken.
@@ -61,6 +62,15 @@ static int forget_kvm(struct vm *vm, struct err *err)
         return r;
 }
 
+static int forget_steps(struct vm *vm, struct err *err)
+{
+        int r = 0;
+
+        for (unsigned i = 0; i < vm->shape.vcpus && r == 0; i++)
+                r = vcpu_debug_forget(&vm->vcpus[i]);
+        return r < 0 ? err_host(err, -r, "KVM_SET_GUEST_DEBUG: %s", strerror(-r)) : 0;
+}
+
 /* With EPT or NPT the processor reads the guest's page tables itself, and what it has cached of
  * them goes when KVM's MMU notifier takes away the pages that are replaced. Without, KVM keeps
  * shadows of page tables, which it updates when the guest writes those: a page table that comes to
@@ -97,6 +107,8 @@ static int go_back(struct vm *vm, const struct record_reader *reader, struct err
         int r = dirty_discard(&vm->dirty, err); /* with a full ring KVM_RUN says only that */
 
         if (r == 0)
+                r = forget_steps(vm, err);
+        if (r == 0)
                 r = forget_kvm(vm, err);
         if (r == 0)
                 r = reset_memory(vm, err);
@@ -120,6 +132,7 @@ static int arm_again(struct vm *vm)
 
 int vm_reset(struct vm *vm, struct err *err)
 {
+        const uint64_t t0 = vm_now_ns();
         bool was_paused = vm->paused;
         struct record_reader reader;
         int r;
@@ -135,11 +148,13 @@ int vm_reset(struct vm *vm, struct err *err)
                 r = arm_again(vm);
         record_reader_fini(&reader);
         forget_events(vm);
+        meter_reset(vm);
         if (r == 0)
                 vcpu_release_all(vm, UINT32_MAX);
         else
                 vm_exit_with(vm, RAMET_EXIT_HOST, 0, "reset: %s", err->text);
         if (!was_paused)
                 vm_run(vm);
+        vm->meter.last_reset = vm_now_ns() - t0;
         return r;
 }

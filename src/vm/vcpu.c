@@ -201,14 +201,38 @@ static void crash(struct vcpu *vcpu, const char *what)
                      (unsigned long long)regs.rip);
 }
 
+/* Of several accesses of one instruction it is held for the first. */
+static void unhandled(struct vcpu *vcpu, enum device_space space, uint64_t address,
+                      const uint8_t *data, unsigned len, bool write)
+{
+        struct vm_event_args args = {.unhandled = {.space = space,
+                                                   .write = write,
+                                                   .length = len,
+                                                   .address = address,
+                                                   .value = write ? device_get(data, len) : 0}};
+
+        if (vcpu_hold_for_event(vcpu->vm, &args.vcpu))
+                vm_raise(vcpu->vm, VM_EVENT_UNHANDLED, &args);
+}
+
 /* What a machine that has ended still asks for, to finish an instruction, reaches no device. */
 static void access_bus(struct vcpu *vcpu, enum device_space space, uint64_t address, uint8_t *data,
                        unsigned len, bool write)
 {
-        if (!(atomic_load(&vcpu->held) & VCPU_HELD_ENDED))
-                bus_access(vcpu->vm, space, address, data, len, write);
-        else if (!write)
-                memset(data, 0xff, len);
+        if (atomic_load(&vcpu->held) & VCPU_HELD_ENDED) {
+                if (!write)
+                        memset(data, 0xff, len);
+        } else if (!bus_access(vcpu->vm, space, address, data, len, write) &&
+                   vcpu->vm->options.report_unhandled) {
+                unhandled(vcpu, space, address, data, len, write);
+        }
+}
+
+/* Counters of the own thread: no other writes them. */
+static void count(_Atomic uint64_t *counter)
+{
+        atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
+                              memory_order_relaxed);
 }
 
 static void exit_io(struct vcpu *vcpu)
@@ -216,6 +240,7 @@ static void exit_io(struct vcpu *vcpu)
         struct kvm_run *run = vcpu->kvm.run;
         uint8_t *data = (uint8_t *)run + run->io.data_offset;
 
+        count(&vcpu->pio_exits);
         for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size)
                 access_bus(vcpu, DEVICE_PIO, run->io.port, data, run->io.size,
                            run->io.direction == KVM_EXIT_IO_OUT);
@@ -227,6 +252,7 @@ static void exit_mmio(struct vcpu *vcpu)
         struct kvm_run *run = vcpu->kvm.run;
         unsigned len = run->mmio.len;
 
+        count(&vcpu->mmio_exits);
         if (len >= 1 && len <= sizeof run->mmio.data && cow_exit_mmio(vcpu)) {
                 vcpu->io_pending = true;
                 return;
@@ -295,6 +321,8 @@ static void dispatch(struct vcpu *vcpu)
         struct kvm_run *run = vcpu->kvm.run;
         char what[96];
 
+        count(&vcpu->exits);
+        meter_exit(vcpu->vm); /* one too many reaches no device: it has ended */
         switch (run->exit_reason) {
         case KVM_EXIT_IO:
                 exit_io(vcpu);
@@ -326,6 +354,7 @@ static void dispatch(struct vcpu *vcpu)
         case KVM_EXIT_DIRTY_RING_FULL:
                 exit_ring_full(vcpu);
                 break;
+        case KVM_EXIT_DEBUG: /* vcpu_debug_after() */
         case KVM_EXIT_INTR:
         case KVM_EXIT_IRQ_WINDOW_OPEN:
         case KVM_EXIT_HLT:
@@ -358,38 +387,14 @@ static void note_first_exit(struct vcpu *vcpu, bool interrupted)
                 vm_first_exit(vm, VM_FIRST_EXIT_KICK);
 }
 
-static void enter_guest(struct vcpu *vcpu)
-{
-        bool kicked;
-        int error = 0;
-
-        vcpu->kvm.run->immediate_exit = 0;
-        if (!sync_guest_begin(&vcpu->part)) {
-                take_kick(vcpu);
-                return;
-        }
-        if (ioctl(vcpu->kvm.fd, KVM_RUN, 0) < 0)
-                error = errno;
-        sync_guest_end(&vcpu->part);
-        kicked = take_kick(vcpu);
-        if (error == EINTR && !kicked)
-                interrupted_by_another(vcpu);
-        vcpu->io_pending = false;
-        if (atomic_load(&vcpu->vm->first_exit) != FIRST_EXIT_NONE)
-                note_first_exit(vcpu, error != 0);
-        if (error) {
-                cow_interrupted(vcpu, error);
-                run_failed(vcpu, error);
-        } else
-                dispatch(vcpu);
-}
-
 /* KVM finishes an I/O instruction when the vCPU is entered again; with immediate_exit that is all
  * it does. An access that straddles two pages makes a second exit first. */
 static void complete_io(struct vcpu *vcpu)
 {
         struct kvm_run *run = vcpu->kvm.run;
 
+        if (!vcpu->io_pending)
+                return;
         for (unsigned i = 0; vcpu->io_pending && i < COMPLETE_MAX; i++) {
                 vcpu->io_pending = false;
                 run->immediate_exit = 1;
@@ -398,6 +403,48 @@ static void complete_io(struct vcpu *vcpu)
                 else if (errno != EINTR)
                         run_failed(vcpu, errno);
         }
+        if (vcpu->debug.active)
+                vcpu_debug_after(vcpu);
+}
+
+/* Breakpoints are found, and steps begun, between instructions. False: it is held. */
+static bool enter_debugged(struct vcpu *vcpu)
+{
+        complete_io(vcpu);
+        return vcpu_debug_enter(vcpu);
+}
+
+static void enter_guest(struct vcpu *vcpu)
+{
+        bool kicked;
+        int error = 0;
+
+        if (vcpu->debug.active && !enter_debugged(vcpu))
+                return;
+        vcpu->kvm.run->immediate_exit = 0;
+        if (!sync_guest_begin(&vcpu->part)) {
+                take_kick(vcpu);
+                vcpu_debug_left(vcpu, true);
+                return;
+        }
+        if (ioctl(vcpu->kvm.fd, KVM_RUN, 0) < 0)
+                error = errno;
+        sync_guest_end(&vcpu->part);
+        kicked = take_kick(vcpu);
+        if (error == EINTR && !kicked)
+                interrupted_by_another(vcpu);
+        vcpu_debug_left(vcpu, error != 0);
+        vcpu->io_pending = false;
+        if (atomic_load(&vcpu->vm->first_exit) != FIRST_EXIT_NONE)
+                note_first_exit(vcpu, error != 0);
+        if (error) {
+                cow_interrupted(vcpu, error);
+                run_failed(vcpu, error);
+                return;
+        }
+        dispatch(vcpu);
+        if (vcpu->debug.active && !vcpu->io_pending)
+                vcpu_debug_after(vcpu);
 }
 
 /* The state can be saved between complete_io() and the re-entry. */

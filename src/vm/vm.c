@@ -201,25 +201,6 @@ static void describe_memory(struct vm *vm)
         };
 }
 
-/* The page is the writer's all the same, and so is one for each other vCPU, until they are out.
- * event_lock is never held by a thread that touches guest memory. */
-static void own_page(void *machine, uint64_t offset, uint64_t own_pages)
-{
-        struct vm *vm = machine;
-
-        if (own_pages > vm->options.own_pages_max)
-                vm_exit_with(vm, RAMET_EXIT_CRASH, 0,
-                             "it may have %llu pages of memory of its own, and wrote to one more",
-                             (unsigned long long)vm->options.own_pages_max);
-}
-
-static int check_quota(const struct vm *vm, struct err *err)
-{
-        if (vm->options.own_pages_max && vm->options.cow != RAMET_COW_TRAP)
-                return err_input(err, "a limit of own pages needs --cow trap");
-        return 0;
-}
-
 static int set_slot(void *data, unsigned id, uint64_t gpa, uint64_t size, void *hva, uint32_t flags,
                     struct err *err)
 {
@@ -236,13 +217,10 @@ int vm_map_memory(struct vm *vm, struct err *err)
                 .sync = &vm->sync,
                 .mem = &vm->mem,
                 .slots = &vm->slots,
-                .own_page = vm->options.own_pages_max ? own_page : NULL,
+                .own_page = meter_own_page,
                 .data = vm,
         };
-        int r = check_quota(vm, err);
-
-        if (r < 0)
-                return r;
+        int r;
 
         if (!engine)
                 return err_input(err, "no such copy-on-write engine");
@@ -398,6 +376,7 @@ int vm_new(const struct vm_options *options, const struct vm_shape *shape, struc
         baton_init(&vm->baton);
         sync_join(&vm->sync, &vm->owner_part, NULL, NULL);
         vm_memory_changed(vm); /* the view is of no time yet */
+        meter_init(vm);
         tlb_init(&vm->owner_tlb);
         guest_access_init(&vm->access, &vm->mem, &vm->owner_part, &vm->owner_tlb);
         loop_set_wake(options->loop, deliver, vm);
@@ -579,6 +558,7 @@ void vm_run(struct vm *vm)
              i++)
                 kvm_vcpu_was_paused(&vm->vcpus[i].kvm);
         cow_watch(vm);
+        meter_run(vm);
         resume(vm);
         machine_devices_resume(vm);
         if (atomic_load(&vm->first_exit) == FIRST_EXIT_AWAITED && !vm->doorbell_fork &&
@@ -600,6 +580,7 @@ void vm_pause(struct vm *vm)
         sync_stop(&vm->sync);
         guest_access_exclusive(&vm->access, true);
         vm->paused = true;
+        meter_pause(vm);
 }
 
 int vm_memory_usage(struct vm *vm, uint64_t *shared_bytes, uint64_t *private_bytes)
@@ -609,7 +590,26 @@ int vm_memory_usage(struct vm *vm, uint64_t *shared_bytes, uint64_t *private_byt
 
 bool vm_kvm_missing(const struct vm *vm, unsigned *at, const char **name, const char **instead)
 {
-        return kvm_host_missing(&vm->host, at, name, instead);
+        struct kvm_missing missing;
+
+        while (kvm_host_missing(&vm->host, at, &missing)) {
+                if (missing.for_programs)
+                        continue;
+                *name = missing.name;
+                *instead = missing.instead;
+                return true;
+        }
+        return false;
+}
+
+bool vm_missing(const struct vm *vm, unsigned *at, const char **line)
+{
+        struct kvm_missing missing;
+        bool is = kvm_host_missing(&vm->host, at, &missing);
+
+        if (is)
+                *line = missing.line;
+        return is;
 }
 
 uint64_t vm_assists(struct vm *vm)
@@ -655,6 +655,7 @@ void vm_destroy(struct vm *vm, unsigned linger_ms)
         end_vcpus(vm);
         loop_remove(vm->kick_timer);
         loop_remove(vm->cow_timer);
+        loop_remove(vm->meter.timer);
         loop_set_wake(vm->options.loop, NULL, NULL);
         machine_devices_destroy(vm);
         guest_access_lending_end(&vm->access);

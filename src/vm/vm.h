@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <ramet/ramet.h>
+#include <ramet/vm.h>
 
 #include "base/err.h"
 #include "boot/boot.h"
@@ -36,6 +36,8 @@ enum vm_event {
         VM_EVENT_FORK_CONSOLE,
         VM_EVENT_FIRST_EXIT, /* a clone's first exit of its own; args: see struct */
         VM_EVENT_EXIT,       /* the machine ended: vm_exit_info(). Comes once */
+        VM_EVENT_BREAKPOINT, /* vm_breakpoint() or vm_step(); that vCPU waits for vm_continue() */
+        VM_EVENT_UNHANDLED,  /* with report_unhandled; that vCPU waits for vm_continue() */
 };
 
 enum vm_first_exit {
@@ -52,6 +54,16 @@ struct vm_event_args {
         union {
                 enum vm_first_exit how; /* FIRST_EXIT */
                 uint32_t ring;          /* FORK_DOORBELL: the value that was written */
+                struct {
+                        uint64_t address; /* linear, of the instruction that comes next */
+                        bool step;        /* by vm_step() */
+                } breakpoint;
+                struct {
+                        enum device_space space;
+                        bool write;
+                        unsigned length;
+                        uint64_t address, value; /* the value of a write */
+                } unhandled;
         };
 };
 
@@ -106,15 +118,16 @@ struct vm_options {
         int kick_signal;
         enum ramet_hugepages hugepages;
         enum ramet_cow cow;
-        /* The machine ends when it writes more pages than this after it was forked, or cloned. 0:
-         * no limit; else only with RAMET_COW_TRAP. */
-        uint64_t own_pages_max;
+        struct ramet_limits limits; /* as with vm_set_limits() */
         /* Entries of each vCPU's dirty ring, a power of two, for vm_dirty_start(). 0: KVM's dirty
          * log is used, which every host has. */
         uint32_t dirty_ring;
         /* Each ring, and each time that the awaited text is printed, is an event of its own with a
          * hold of its own, until vm_continue(); the doorbell is always armed. No FIRST_EXIT. */
         bool every_event;
+        /* Accesses that no device, no handler and no RAM answers are events; the first one of an
+         * instruction. */
+        bool report_unhandled;
         bool no_eventfds;   /* for tests: do as on a KVM without KVM_IOEVENTFD and KVM_IRQFD */
         vm_event_fn *event; /* loop thread */
         void *event_data;
@@ -211,7 +224,7 @@ void vm_fork_told(struct vm *vm, uint32_t count);
 
 /* With every_event: what RESULT and COUNT read from now on, and nothing else. */
 void vm_answer(struct vm *vm, uint32_t result, uint32_t count);
-/* With every_event: let go on what events hold, of vCPU n if bit n is set. */
+/* Let go on what events hold for it, of vCPU n if bit n is set. */
 void vm_continue(struct vm *vm, uint64_t vcpus);
 
 /* Is this the thread of a vCPU, of whatever machine? Any thread. */
@@ -224,6 +237,54 @@ struct vm_exit_info {
 };
 void vm_exit_info(struct vm *vm, struct vm_exit_info *info);
 bool vm_has_ended(struct vm *vm); /* its EXIT event has come, or is under way. Any thread */
+
+/* --- vCPUs: debug.c, cpu.c; the owner, while the machine is stopped (-EBUSY) --- */
+
+struct ramet_regs;
+
+/* -EINVAL (err: which vCPU there is not, or which registers are refused); -errno of KVM. */
+int vm_get_regs(struct vm *vm, unsigned vcpu, struct ramet_regs *regs, struct err *err);
+int vm_set_regs(struct vm *vm, unsigned vcpu, const struct ramet_regs *regs, struct err *err);
+/* Hold a vCPU, any of them, before the instruction at a linear address. Setting one twice and
+ * clearing one that is not set change nothing. -ENOSPC: KVM_BREAKPOINTS_MAX are set; -ENOTSUP:
+ * this KVM cannot. */
+int vm_breakpoint(struct vm *vm, uint64_t address, bool set, struct err *err);
+/* When @vcpu goes on next: one instruction, then a BREAKPOINT event. -EINVAL, -ENOTSUP. */
+int vm_step(struct vm *vm, unsigned vcpu, struct err *err);
+
+/* Interrupts: any thread, handlers too, as long as the machine is there, since KVM's descriptors
+ * are, and all of these are calls of theirs. 0; -EINVAL (an argument); -ENOTSUP: no KVM_SIGNAL_MSI;
+ * -errno. */
+int vm_irq(struct vm *vm, unsigned line, bool level, struct err *err);
+int vm_nmi(struct vm *vm, unsigned vcpu, struct err *err);
+int vm_msi(struct vm *vm, uint64_t address, uint32_t data, struct err *err);
+
+/* A range of ports or addresses that the owner's functions answer, on vCPU threads: see struct
+ * ramet_handler. While it is stopped; it stays over a reset. -EBUSY: it runs; -EINVAL: no such
+ * range; -EEXIST: a device or RAM is there; -ENOSPC: VM_HANDLERS_MAX. */
+#define VM_HANDLERS_MAX 16u
+struct vm_handler {
+        enum device_space space;
+        uint64_t base, length;
+        uint64_t (*read)(void *data, uint64_t offset, unsigned length);
+        void (*write)(void *data, uint64_t offset, unsigned length, uint64_t value);
+        void *data;
+};
+int vm_handle(struct vm *vm, const struct vm_handler *handler, struct err *err);
+
+/* --- limits and statistics: limits.c; the owner --- */
+
+/* Counted anew from here, and from each reset. Time and, but with RAMET_COW_TRAP, own pages are
+ * looked at by the loop. The machine runs or not. 0 or -errno. */
+int vm_set_limits(struct vm *vm, const struct ramet_limits *limits, struct err *err);
+
+struct vm_stats {
+        uint64_t exits, pio_exits, mmio_exits; /* of all vCPUs, dealt with */
+        uint64_t freezes, resets, stops;
+        uint64_t run_ns; /* let run, since create, spawn or reset */
+        uint64_t last_pause_ns, last_reset_ns;
+};
+void vm_stats(struct vm *vm, struct vm_stats *stats);
 
 /* Dirty pages: which were written since the last time, by vCPUs, KVM, devices or Ramet. Page n is
  * the one at n * 4096 of memory_bytes (RAM above the hole below 4 GiB goes on without it). Start
@@ -252,8 +313,10 @@ struct vm_cow_stats {
 };
 void vm_cow_stats(struct vm *vm, struct vm_cow_stats *stats);
 
-/* KVM features that this machine does without, one a call: see kvm_host_missing(). */
+/* KVM features that this machine does without, one a call: see kvm_host_missing(). vm_missing() has
+ * those that only programs miss, too, each in one line. */
 bool vm_kvm_missing(const struct vm *vm, unsigned *at, const char **name, const char **instead);
+bool vm_missing(const struct vm *vm, unsigned *at, const char **line);
 
 uint64_t vm_assists(struct vm *vm); /* instructions done for KVM's emulator */
 const struct vm_shape *vm_shape(const struct vm *vm);

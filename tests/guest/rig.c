@@ -54,6 +54,12 @@ static void on_event(void *data, enum vm_event event, const struct vm_event_args
                 r->exited = true;
                 vm_exit_info(r->vm, &r->exit);
                 break;
+        case VM_EVENT_BREAKPOINT:
+        case VM_EVENT_UNHANDLED:
+                r->holds++;
+                r->hold = event;
+                r->hold_args = *args;
+                break;
         }
 }
 
@@ -91,7 +97,7 @@ static struct vm_options options(struct rig *r, unsigned vcpus, uint64_t memory_
                 .console_out_fd = pipe_fds[1],
                 .hugepages = RAMET_HUGEPAGES_OFF,
                 .cow = rig_cow,
-                .own_pages_max = rig_own_pages_max,
+                .limits.own_pages = rig_own_pages_max,
                 .dirty_ring = rig_dirty_ring,
                 .event = on_event,
                 .event_data = r,

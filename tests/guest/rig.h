@@ -25,6 +25,9 @@ struct rig {
         unsigned forks; /* fork events not dealt with yet */
         unsigned first_exits;
         struct vm_event_args first_exit;
+        unsigned holds; /* BREAKPOINT and UNHANDLED so far, and the last one */
+        enum vm_event hold;
+        struct vm_event_args hold_args;
         bool exited;
         struct vm_exit_info exit;
 };

@@ -257,7 +257,7 @@ static void expect_limit(struct rig *r, uint64_t max)
         snprintf(want, sizeof want, "it may have %u pages of memory of its own", (unsigned)max);
         if (!strstr(r->exit.text, want))
                 fail_msg("expected \"%s\" in: %s", want, r->exit.text);
-        assert_int_equal(r->exit.reason, RAMET_EXIT_CRASH);
+        assert_int_equal(r->exit.reason, RAMET_EXIT_LIMIT);
         /* One more for each vCPU, and what is written on the way out. The first of these is written
          * down after the machine has been told. */
         assert_in_range(own_pages(r), max, max + 8);
@@ -303,18 +303,24 @@ static void a_root_is_limited_from_its_freeze_on(void **state)
         rig_free(&r);
 }
 
-static void only_trap_can_limit(void **state)
+/* With another engine somebody looks from time to time, and before the freeze nobody. */
+static void other_engines_are_limited_by_a_look(void **state)
 {
+        struct vm_freeze_stats stats;
         struct rig r;
-        int ret;
 
         rig_own_pages_max = 50;
         rig_cow = RAMET_COW_PRIVATE;
-        ret = rig_try_boot(&r, "writer.elf", "", 1, MEMORY, false, &err);
+        rig_boot(&r, "writer.elf", "mib=2 ms=60000", 1, MEMORY, false);
         rig_cow = RAMET_COW_TRAP;
         rig_own_pages_max = 0;
-        assert_int_equal(ret, -EINVAL);
-        assert_non_null(strstr(err.text, "--cow trap"));
+        rig_until(&r, rig_printed, 30);
+        steps(&r, 20);
+        assert_false(r.exited);
+        template_unref(freeze(&r, false, &stats));
+        rig_until(&r, rig_exited, 30);
+        assert_int_equal(r.exit.reason, RAMET_EXIT_LIMIT);
+        assert_non_null(strstr(r.exit.text, "it may have 50 pages"));
         rig_free(&r);
 }
 
@@ -329,7 +335,7 @@ int main(void)
                 cmocka_unit_test(ended_in_the_middle),
                 cmocka_unit_test(a_limit_of_own_pages_ends_the_machine),
                 cmocka_unit_test(a_root_is_limited_from_its_freeze_on),
-                cmocka_unit_test(only_trap_can_limit),
+                cmocka_unit_test(other_engines_are_limited_by_a_look),
         };
         struct rig probe;
         int ret = rig_init();

@@ -167,6 +167,10 @@ static void fields_out_of_range_are_refused(void **state)
         assert_non_null(check(&m, 0));
         m.exit.reason = 0;
         assert_non_null(check(&m, 0));
+        m.exit.reason = RAMET_EXIT_LIMIT + 1;
+        assert_non_null(check(&m, 0));
+        m.exit.reason = RAMET_EXIT_LIMIT;
+        assert_null(check(&m, 0));
         m.exit.reason = RAMET_EXIT_CRASH;
         assert_null(check(&m, 0));
         m = event(MESSAGE_RUNNING);

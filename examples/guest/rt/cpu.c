@@ -18,6 +18,7 @@
 #define TIMER_MAX_MS  4000u
 #define DEBUG_EXIT    0xf4
 #define SLP_EN_S5     0x34 /* sleep control register: SLP_EN | 5 << 2 */
+#define VEC_NMI       2u
 #define EXIT_FATAL    0x7e /* debug-exit value after an unexpected trap */
 #define BARRIER_SPINS 2000
 
@@ -230,6 +231,8 @@ void trap_handle(struct frame *f)
         } else if (f->vector == VEC_TIMER) {
                 this_cpu()->timer++;
                 lapic_write(LAPIC_EOI, 0);
+        } else if (f->vector < VEC_NMI + 1 && irq_handlers[f->vector]) {
+                irq_handlers[f->vector](); /* of no local APIC's */
         } else if (f->vector > VEC_TIMER && irq_handlers[f->vector]) {
                 irq_handlers[f->vector]();
                 lapic_write(LAPIC_EOI, 0);

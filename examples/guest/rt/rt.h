@@ -80,7 +80,7 @@ struct frame { /* what a trap stub leaves on the stack */
 };
 
 #define VEC_TIMER    32
-#define VEC_FIRST    33 /* for guests: irq_handlers[VEC_FIRST ..] */
+#define VEC_FIRST    33 /* for guests: irq_handlers[VEC_FIRST ..], and of 0 to 2, #DB and NMI */
 #define VEC_SPURIOUS 63
 
 extern void (*irq_handlers[64])(void);
