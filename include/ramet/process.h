@@ -69,7 +69,8 @@ RAMET_API int ramet_process_clone(struct ramet_spawner *spawner, struct ramet_fr
 /* Have @count empty machines of @like's shape (memory, vCPUs, devices) ready, processes and all,
  * for clones made of it and its clones. A clone that finds one starts in a fraction of a
  * millisecond, since all that makes KVM wait has been done. They are made in the background, are
- * used up, and end with the spawner. 0, -ENOMEM, or -errno of the sockets. */
+ * used up, and end with the spawner. 0, -EINVAL (@count is at most RAMET_CLONES_MAX), -ENOMEM, or
+ * -errno of the sockets. */
 RAMET_API int ramet_process_prewarm(struct ramet_process *like, unsigned count);
 /* How many of them are ready or on their way. */
 RAMET_API unsigned ramet_spawner_shells(const struct ramet_spawner *spawner);

@@ -14,5 +14,7 @@ int ramet_spawner_create(struct ramet_ctx *ctx, struct ramet_spawner **spawner)
                 .shared = &shared,
         };
 
+        if (!ctx || !spawner)
+                return ctx_null(ctx ? "spawner" : "ctx");
         return spawner_open(ctx, &ops, spawner);
 }

@@ -57,6 +57,13 @@ int ctx_fail(const struct ramet_ctx *ctx, int ret, const struct err *err)
         return ret;
 }
 
+int ctx_null(const char *name)
+{
+        struct err err;
+
+        return ctx_fail(NULL, err_input(&err, "%s: NULL given", name), &err);
+}
+
 const struct err *ctx_last(void)
 {
         return &last;

@@ -16,6 +16,8 @@ struct ramet_ctx {
 
 /* Note an error for ramet_last_error(); returns @ret. @ctx may be NULL. */
 int ctx_fail(const struct ramet_ctx *ctx, int ret, const struct err *err);
+/* The argument @name is NULL and must not be: -EINVAL. */
+int ctx_null(const char *name);
 /* This thread's; never NULL. */
 const struct err *ctx_last(void);
 

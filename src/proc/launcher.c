@@ -234,11 +234,13 @@ static int serve(struct ramet_spawner *s)
 
 int ramet_spawner_fd(const struct ramet_spawner *s)
 {
-        return s->epoll;
+        return s ? s->epoll : ctx_null("spawner");
 }
 
 int ramet_spawner_next(struct ramet_spawner *s, struct ramet_event *event)
 {
+        if (!s || !event)
+                return ctx_null(s ? "event" : "spawner");
         for (;;) {
                 struct err err;
 

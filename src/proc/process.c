@@ -346,7 +346,7 @@ static int check_alive(struct ramet_process *p)
 static int command(struct ramet_process *p, enum message_type type)
 {
         struct message_command m = {.head.type = type};
-        int ret = check_alive(p);
+        int ret = p ? check_alive(p) : ctx_null("process");
 
         return ret ?: send_command(p, &m, NULL, 0);
 }
@@ -377,6 +377,8 @@ int ramet_process_fork(struct ramet_process *p, unsigned count)
         struct err err;
         int ret;
 
+        if (!p)
+                return ctx_null("process");
         if (count < 1 || count > RAMET_CLONES_MAX)
                 return ctx_fail(p->spawner->ctx,
                                 err_input(&err, "fork: %u clones given, 1 to %u expected", count,
@@ -394,7 +396,8 @@ int ramet_process_pause(struct ramet_process *p)
 {
         int ret = command(p, MESSAGE_PAUSE);
 
-        p->pauses += !ret;
+        if (!ret)
+                p->pauses++;
         return ret;
 }
 
@@ -402,7 +405,8 @@ int ramet_process_resume(struct ramet_process *p)
 {
         int ret = command(p, MESSAGE_RESUME);
 
-        p->resumes += !ret;
+        if (!ret)
+                p->resumes++;
         return ret;
 }
 
@@ -410,12 +414,15 @@ int ramet_process_reset(struct ramet_process *p)
 {
         int ret = command(p, MESSAGE_RESET);
 
-        p->resets += !ret;
+        if (!ret)
+                p->resets++;
         return ret;
 }
 
 int ramet_process_kill(struct ramet_process *p)
 {
+        if (!p)
+                return ctx_null("process");
         if (p->killed || p->state == PROCESS_GONE)
                 return 0;
         p->killed = true;
@@ -426,22 +433,23 @@ int ramet_process_kill(struct ramet_process *p)
 
 const char *ramet_process_overlay(struct ramet_process *p, unsigned disk)
 {
-        return overlays_path(p->overlays, disk);
+        return p ? overlays_path(p->overlays, disk) : NULL;
 }
 
 pid_t ramet_process_pid(const struct ramet_process *p)
 {
-        return p->pid;
+        return p ? p->pid : 0;
 }
 
 void ramet_process_set_data(struct ramet_process *p, void *data)
 {
-        p->data = data;
+        if (p)
+                p->data = data;
 }
 
 void *ramet_process_data(const struct ramet_process *p)
 {
-        return p->data;
+        return p ? p->data : NULL;
 }
 
 void ramet_process_release(struct ramet_process *p)

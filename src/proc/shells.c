@@ -76,8 +76,16 @@ static int start_shell(struct ramet_process *like)
 
 int ramet_process_prewarm(struct ramet_process *like, unsigned count)
 {
+        struct err err;
         int ret = 0;
 
+        if (!like)
+                return ctx_null("like");
+        if (count > RAMET_CLONES_MAX)
+                return ctx_fail(like->spawner->ctx,
+                                err_input(&err, "prewarm: %u given, at most %u expected", count,
+                                          RAMET_CLONES_MAX),
+                                &err);
         while (count-- > 0 && !ret)
                 ret = start_shell(like);
         return ret;
@@ -87,7 +95,7 @@ unsigned ramet_spawner_shells(const struct ramet_spawner *s)
 {
         unsigned n = 0;
 
-        for (const struct ramet_process *p = s->shells; p; p = p->shell_next)
+        for (const struct ramet_process *p = s ? s->shells : NULL; p; p = p->shell_next)
                 n++;
         return n;
 }

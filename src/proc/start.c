@@ -107,8 +107,11 @@ int ramet_process_start(struct ramet_spawner *s, const struct ramet_vm_options *
         struct message_boot *m;
         struct ramet_process *p;
         struct err err;
-        int ret = options_check(options, &o, &err);
+        int ret;
 
+        if (!s || !process)
+                return ctx_null(s ? "process" : "spawner");
+        ret = options_check(options, &o, &err);
         ret = ret ?: disks_open(&o, &disks, &err);
         ret = ret ?: overlays_create(disks, o.name, &overlays, &err);
         if (ret) {
@@ -200,26 +203,27 @@ int ramet_process_clone(struct ramet_spawner *s, struct ramet_frozen *frozen,
                         const struct ramet_clone_options *options, struct ramet_process **process)
 {
         struct ramet_clone_options o;
-        struct message_clone m = {
-                .head.type = MESSAGE_CLONE,
-                .nlayers = frozen->nfds - 1 - frozen->nfiles,
-                .nfiles = frozen->nfiles,
-                .seccomp = frozen->seccomp,
-                .hugepages = frozen->hugepages,
-                .cow = frozen->shape.cow,
-        };
+        struct message_clone m = {.head.type = MESSAGE_CLONE};
         struct start start = {.msg = &m, .length = sizeof m, .frozen = frozen};
         struct overlay_files *overlays = NULL;
         unsigned noverlays = 0, number;
         struct err err;
-        int ret = options_check_clone(options, &o, &err);
+        int ret;
 
+        if (!s || !frozen || !process)
+                return ctx_null(!s ? "spawner" : !frozen ? "frozen" : "process");
+        ret = options_check_clone(options, &o, &err);
         ret = ret ?: overlays_create(frozen->disks, o.name, &overlays, &err);
         ret = ret ?: overlays_make(overlays, &number, start.fds, &noverlays, &m.overlays, &err);
         if (ret) {
                 overlays_destroy(overlays, false);
                 return ctx_fail(s->ctx, ret, &err);
         }
+        m.nlayers = frozen->nfds - 1 - frozen->nfiles;
+        m.nfiles = frozen->nfiles;
+        m.seccomp = frozen->seccomp;
+        m.hugepages = frozen->hugepages;
+        m.cow = frozen->shape.cow;
         m.index = o.index;
         m.count = o.count;
         m.paused = o.paused;
