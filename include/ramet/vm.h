@@ -102,8 +102,8 @@ struct ramet_vm_config {
         /* A promise about the guest: between the template and a reset it uses no page tables but
          * those that it had at the template, and changes no entry of them (accessed and dirty bits
          * aside). Where KVM keeps shadows of page tables (no EPT or NPT) a reset then spares
-         * dropping them, some 10 ms. It is checked as far as that is cheap, and a reset that sees
-         * it broken drops them. Of clones, too. */
+         * dropping them, some 10 ms, but for a machine's first one. It is checked as far as that is
+         * cheap, and a reset that sees it broken drops them. Of clones, too. */
         bool fixed_page_tables;
 };
 

@@ -68,6 +68,7 @@ struct vm_options lib_vm_options(struct ramet_vm *vm)
                 .hugepages = vm->kind.hugepages,
                 .cow = vm->kind.cow,
                 .every_event = true,
+                .fixed_page_tables = vm->kind.fixed_page_tables,
                 .event = lib_on_event,
                 .event_data = vm,
         };

@@ -155,7 +155,9 @@ struct vm {
         bool paused;           /* [o] sync_stop() is in force */
         uint64_t generation;   /* [o] freezes so far */
         struct template *tmpl; /* [o] what vm_reset() goes back to, a reference; NULL: nothing */
-        uint32_t index, count; /* [o] a clone's number in its fork */
+        struct fixed_tables *fixed_tables; /* [o] noted at the first reset; NULL: not yet */
+        struct vm_reset_stats resets;      /* [o] */
+        uint32_t index, count;             /* [o] a clone's number in its fork */
 
         /* the fork that is awaited; a vCPU is also held under this lock */
         bool doorbell_armed;   /* [m] */

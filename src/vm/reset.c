@@ -33,6 +33,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "vm/fixed_tables.h"
 #include "vm/machine.h"
 
 /* Events of the old life that nobody has heard of. FIRST_EXIT stays: it tells that the clone came
@@ -77,8 +78,8 @@ static int forget_steps(struct vm *vm, struct err *err)
  * have another content by a new page behind it keeps its old shadow (seen: a guest's CPL 3 used a
  * mapping of its former life). Taking away a memory slot drops all shadows, or at least those of
  * its pages where the engine asked for no more than that, and that engine has taken all slots away.
- * So one is set, where nobody looks, and taken away. */
-static int forget_shadows(struct vm *vm, struct err *err)
+ * So one is set, where nobody looks, and taken away. @fixed: see fixed_tables.c. */
+static int forget_shadows(struct vm *vm, bool fixed, struct err *err)
 {
         static uint8_t page[4096] __attribute__((aligned(4096)));
         const uint64_t nowhere = KVM_X86_TSS_ADDR - 2 * sizeof page;
@@ -86,39 +87,53 @@ static int forget_shadows(struct vm *vm, struct err *err)
 
         if (vm->host.tdp)
                 return 0;
+        if (fixed)
+                vm->resets.kept++;
+        else
+                vm->resets.dropped++;
+        if (fixed)
+                return 0;
         r = slots_map(&vm->slots, nowhere, sizeof page, page, KVM_MEM_READONLY, err);
         return r < 0 ? r : slots_unmap(&vm->slots, nowhere, sizeof page, err);
 }
 
-static int reset_memory(struct vm *vm, struct err *err)
+static int reset_memory(struct vm *vm, bool fixed, struct err *err)
 {
         static const struct sync_invalidation all = {.kinds = SYNC_CURRENT | SYNC_GUEST};
         int r = backing_reset(&vm->backing, err);
 
         sync_post(&vm->sync, &all);
         if (r == 0)
-                r = forget_shadows(vm, err);
+                r = forget_shadows(vm, fixed, err);
         return r < 0 ? r : dirty_discard(&vm->dirty, err);
 }
 
 /* Everything is stopped. */
 static int go_back(struct vm *vm, const struct record_reader *reader, struct err *err)
 {
-        int r = dirty_discard(&vm->dirty, err); /* with a full ring KVM_RUN says only that */
+        const bool fixed = fixed_tables_hold(vm); /* first, since it looks at registers */
+        int r = dirty_discard(&vm->dirty, err);   /* with a full ring KVM_RUN says only that */
 
         if (r == 0)
                 r = forget_steps(vm, err);
         if (r == 0)
                 r = forget_kvm(vm, err);
         if (r == 0)
-                r = reset_memory(vm, err);
+                r = reset_memory(vm, fixed, err);
         if (r < 0)
                 return r;
         chardev_discard(vm->console);
         r = machine_restore(vm, vm->tmpl, reader, err);
         if (r == 0)
                 r = machine_set_identity(vm, err);
+        if (r == 0)
+                fixed_tables_note(vm);
         return r;
+}
+
+void vm_reset_stats(const struct vm *vm, struct vm_reset_stats *stats)
+{
+        *stats = vm->resets;
 }
 
 /* The same wishes of the owner, for the new life. */

@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "kvm/dirty.h"
+#include "vm/fixed_tables.h"
 #include "vm/machine.h"
 #include "x86/acpi.h"
 #include "x86/cpuid.h"
@@ -674,6 +675,7 @@ void vm_destroy(struct vm *vm, unsigned linger_ms)
         sync_domain_fini(&vm->sync);
         pthread_mutex_destroy(&vm->event_lock);
         template_unref(vm->tmpl);
+        fixed_tables_free(vm);
         free(vm->armed.text);
         free(vm->vcpus);
         free(vm->cpuid);

@@ -128,6 +128,9 @@ struct vm_options {
         /* Accesses that no device, no handler and no RAM answers are events; the first one of an
          * instruction. */
         bool report_unhandled;
+        /* The guest leaves its page tables alone, see ramet_vm_config: vm_reset() keeps KVM's
+         * shadows of them then, unless it finds otherwise. */
+        bool fixed_page_tables;
         bool no_eventfds;   /* for tests: do as on a KVM without KVM_IOEVENTFD and KVM_IRQFD */
         vm_event_fn *event; /* loop thread */
         void *event_data;
@@ -213,6 +216,13 @@ int vm_freeze(struct vm *vm, uint64_t cause_ns, bool by_doorbell, struct templat
  * cannot be read (nothing has changed either), or half of it could be set: then the machine has
  * ended, and EXIT says so. */
 int vm_reset(struct vm *vm, struct err *err);
+
+/* What became of KVM's shadows of the guest's page tables, where it keeps any: resets that dropped
+ * them, and those that did not need to. */
+struct vm_reset_stats {
+        uint64_t dropped, kept;
+};
+void vm_reset_stats(const struct vm *vm, struct vm_reset_stats *stats);
 
 /* The fork that the event asked for is over: RESULT and COUNT read this from now on (0 in the
  * parent, or RAMET_DOORBELL_FAILED), and the held vCPU goes on. */
