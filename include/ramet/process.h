@@ -31,12 +31,14 @@ struct ramet_process; /* one machine's process, from start until it is released 
 struct ramet_frozen;  /* a template, held as descriptors: machines can be cloned from it */
 
 /* Fork the spawner. Call it early: before the program has threads, and with no more memory mapped
- * or descriptors open than must be; it keeps none of them. 0, -EINVAL, or -errno of socketpair,
- * fork, epoll_create. */
+ * or descriptors open than must be; it keeps none of them. No SIGCHLD comes when it ends, and a
+ * waitpid(-1) of the program does not find it. 0, -EINVAL, or -errno of socketpair, clone,
+ * epoll_create. */
 RAMET_API int ramet_spawner_create(struct ramet_ctx *ctx, struct ramet_spawner **spawner);
 /* The same for a program that has threads: the spawner is a program of its own, @path (NULL: the
- * one that was installed with the library, or $RAMET_SPAWNER). No SIGCHLD comes when it ends. Also
- * -errno of executing it. */
+ * $RAMET_SPAWNER, or else the one that was installed with the library, and must be of its version).
+ * It is no child of the program, unless that is init or a subreaper, which any orphan comes to.
+ * Also -errno of executing it, such as -ENOENT. */
 RAMET_API int ramet_spawner_execute(struct ramet_ctx *ctx, const char *path,
                                     struct ramet_spawner **spawner);
 /* Kill and reap every machine, then the spawner. NULL is fine. Processes must not be used after. In

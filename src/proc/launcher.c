@@ -20,10 +20,10 @@
 #include <sys/epoll.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "proc/launch.h"
 #include "proc/launcher.h"
 
 #define BATCH 16
@@ -100,8 +100,9 @@ void spawner_want_pollout(struct ramet_spawner *s, bool want)
                 s->wants_pollout = want;
 }
 
-/* Fork it off. The child's side of the socket pair is the only other thing that it is given. */
-static int start_spawner(struct ramet_spawner *s, const struct spawner_ops *ops, struct err *err)
+/* The child's side of the socket pair and a pidfd are all that it is given. */
+static int start_spawner(struct ramet_spawner *s, const struct spawner_ops *ops, const char *path,
+                         struct err *err)
 {
         int pair[2], self = pidfd_open(getpid(), 0), ret;
 
@@ -111,37 +112,36 @@ static int start_spawner(struct ramet_spawner *s, const struct spawner_ops *ops,
                 ret = err_host(err, errno, "cannot make a socket pair: %s", strerror(errno));
                 goto out;
         }
-        s->pid = fork();
-        if (s->pid == 0) {
-                close(pair[0]);
-                spawner_main(pair[1], self, ops);
-        }
+        ret = path ? launch_execute(path, pair[1], self, &s->process)
+                   : launch_fork(pair[1], self, pair[0], ops, &s->process);
         close(pair[1]);
         s->sock = pair[0];
-        ret = s->pid > 0 ? 0
-                         : err_host(err, errno, "cannot start the spawner: %s", strerror(errno));
+        if (ret)
+                ret = err_host(err, -ret, "cannot start the spawner: %s%s%s", path ?: "",
+                               path ? ": " : "", strerror(-ret));
 out:
         close(self);
         return ret;
 }
 
-int spawner_open(struct ramet_ctx *ctx, const struct spawner_ops *ops,
+int spawner_open(struct ramet_ctx *ctx, const struct spawner_ops *ops, const char *path,
                  struct ramet_spawner **spawner)
 {
-        struct ramet_spawner *s = calloc(1, sizeof *s);
         struct epoll_event ev = {.events = EPOLLIN, .data.u64 = 0};
+        struct ramet_spawner *s;
         struct err err;
         int ret;
 
+        s = calloc(1, sizeof *s);
         if (!s)
                 return ctx_fail(ctx, err_host(&err, ENOMEM, "no memory for a spawner"), &err);
         s->ctx = ctx;
         s->owner = getpid();
-        s->sock = s->epoll = -1;
+        s->sock = s->epoll = s->process.pidfd = -1;
         s->next_id = 1;
         s->waiting_tail = &s->waiting;
         s->events_tail = &s->events;
-        ret = start_spawner(s, ops, &err);
+        ret = start_spawner(s, ops, path, &err);
         if (!ret) {
                 s->epoll = epoll_create1(EPOLL_CLOEXEC);
                 if (s->epoll < 0 || epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->sock, &ev))
@@ -164,8 +164,9 @@ void ramet_spawner_destroy(struct ramet_spawner *s)
         if (s->owner == getpid()) {
                 if (s->sock >= 0)
                         shutdown(s->sock, SHUT_RDWR); /* tells it to kill and reap all */
-                while (s->pid > 0 && waitpid(s->pid, NULL, 0) < 0 && errno == EINTR)
-                        ;
+                launch_wait(&s->process);
+        } else if (s->process.pidfd >= 0) {
+                close(s->process.pidfd);
         }
         if (s->sock >= 0)
                 close(s->sock);

@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "proc/ctx.h"
 #include "proc/disks.h"
+#include "proc/launch.h"
 #include "proc/message.h"
 #include "proc/spawner.h"
 
@@ -33,7 +34,7 @@ struct event_node {
 struct ramet_spawner {
         struct ramet_ctx *ctx;
         pid_t owner; /* who made it: the launcher, not a child that has a copy of this */
-        pid_t pid;
+        struct launched process;
         int sock;
         int epoll; /* data.u64: 0 for the spawner's socket, else the id of a process */
         int lost;  /* -errno once the spawner is no more */
@@ -129,7 +130,8 @@ int options_check_clone(const struct ramet_clone_options *options,
                         struct ramet_clone_options *checked, struct err *err);
 
 /* launcher.c */
-int spawner_open(struct ramet_ctx *ctx, const struct spawner_ops *ops,
+/* @path: an executable (ops are not looked at), or NULL: forked, it does @ops. */
+int spawner_open(struct ramet_ctx *ctx, const struct spawner_ops *ops, const char *path,
                  struct ramet_spawner **spawner);
 struct ramet_process *spawner_find(struct ramet_spawner *s, uint64_t id);
 /* A new event at the end of the queue, zeroed but for type, process and time; NULL: no memory, or

@@ -37,7 +37,7 @@ static int null_fd;
 static int setup(void **state)
 {
         null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-        return ramet_ctx_create(&ctx) || spawner_open(ctx, &fakes, &sp);
+        return ramet_ctx_create(&ctx) || spawner_open(ctx, &fakes, NULL, &sp);
 }
 
 static int teardown(void **state)
@@ -377,7 +377,7 @@ static void no_process_to_be_had(void **state)
         expect(first, RAMET_EVENT_LAUNCHED);
         expect(first, RAMET_EVENT_STARTED);
         /* A spawner with no descriptor left: not even the channel can be received. */
-        assert_int_equal(prlimit(sp->pid, RLIMIT_NOFILE, &none, NULL), 0);
+        assert_int_equal(prlimit(sp->process.pid, RLIMIT_NOFILE, &none, NULL), 0);
         p = start("clean");
         e = expect(p, RAMET_EVENT_EXIT);
         assert_int_equal(e.exit.reason, RAMET_EXIT_HOST);
@@ -388,7 +388,7 @@ static void no_process_to_be_had(void **state)
         assert_int_equal(ramet_process_pause(first), 0);
         expect(first, RAMET_EVENT_PAUSED);
         none.rlim_cur = 1000;
-        assert_int_equal(prlimit(sp->pid, RLIMIT_NOFILE, &none, NULL), 0);
+        assert_int_equal(prlimit(sp->process.pid, RLIMIT_NOFILE, &none, NULL), 0);
         p = start("clean");
         expect(p, RAMET_EVENT_LAUNCHED);
         expect(p, RAMET_EVENT_EXIT);
@@ -459,7 +459,7 @@ static _Noreturn void sub_launcher(int out)
         pid_t pids[4];
         unsigned n = 0;
 
-        if (ramet_ctx_create(&c) || spawner_open(c, &fakes, &sp))
+        if (ramet_ctx_create(&c) || spawner_open(c, &fakes, NULL, &sp))
                 _exit(1);
         for (int i = 0; i < 3; i++) {
                 struct ramet_vm_options o = options("pause");
@@ -476,7 +476,7 @@ static _Noreturn void sub_launcher(int out)
                         if (e.type == RAMET_EVENT_STARTED)
                                 pids[n++] = ramet_process_pid(e.process);
         }
-        pids[3] = sp->pid;
+        pids[3] = sp->process.pid;
         if (write(out, pids, sizeof pids) != sizeof pids)
                 _exit(1);
         for (;;)
@@ -519,7 +519,7 @@ static void a_dead_spawner_leaves_nothing(void **state)
 
         all_die(true);
         /* and the launcher is told */
-        kill(sp->pid, SIGKILL);
+        kill(sp->process.pid, SIGKILL);
         usleep(100000);
         assert_int_equal(ramet_spawner_next(sp, &e), -EPIPE);
         assert_non_null(strstr(ramet_last_error(ctx), "spawner"));
@@ -547,7 +547,7 @@ static void a_leaked_socket_keeps_nobody_alive(void **state)
                         struct ramet_process *p;
                         struct ramet_event e = {0};
 
-                        if (ramet_ctx_create(&c) || spawner_open(c, &fakes, &sp) ||
+                        if (ramet_ctx_create(&c) || spawner_open(c, &fakes, NULL, &sp) ||
                             ramet_process_start(sp, &o, &p))
                                 _exit(1);
                         while (e.type != RAMET_EVENT_STARTED)
@@ -558,7 +558,7 @@ static void a_leaked_socket_keeps_nobody_alive(void **state)
                                         pause();
                         }
                         pids[0] = ramet_process_pid(p);
-                        pids[1] = sp->pid;
+                        pids[1] = sp->process.pid;
                         pids[2] = keeper;
                         pids[3] = 0;
                         if (write(out, pids, sizeof pids) != sizeof pids)

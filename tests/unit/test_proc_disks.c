@@ -193,7 +193,7 @@ static int setup(void **state)
                                       .iops_max = 7,
                                       .bandwidth_max = 8};
         disk[1].fd = b;
-        return a < 0 || b < 0 || ramet_ctx_create(&ctx) || spawner_open(ctx, &ops, &sp);
+        return a < 0 || b < 0 || ramet_ctx_create(&ctx) || spawner_open(ctx, &ops, NULL, &sp);
 }
 
 static int teardown(void **state)
