@@ -5,8 +5,7 @@
  *
  *      static void writes_are_forgotten(void **state)
  *      {
- *              struct ramet_vm *vm = *state;           a clone of its own, paused, at the ready
- * point
+ *              struct ramet_vm *vm = *state;   a clone of its own, paused at the ready point
  *              ...
  *      }
  *

@@ -124,6 +124,19 @@ RAMET_API void ramet_on_end(struct ramet_test *t, void (*fn)(void *data), void *
 #define ramet_expect(t, what)                                                                      \
         ((what) ? (void)0 : ramet_fail((t), "%s:%d: %s", __FILE__, __LINE__, #what))
 
+/* The same of two numbers, which are told when they differ. */
+#define ramet_expect_equal(t, actual, expected)                                                    \
+        ramet_expect_equal_((t), __FILE__, __LINE__, #actual, (uint64_t)(actual),                  \
+                            (uint64_t)(expected))
+static inline void ramet_expect_equal_(struct ramet_test *t, const char *file, int line,
+                                       const char *what, uint64_t actual, uint64_t expected)
+{
+        if (actual != expected)
+                ramet_fail(t, "%s:%d: %s: %lld (0x%llx), expected %lld (0x%llx)", file, line, what,
+                           (long long)actual, (unsigned long long)actual, (long long)expected,
+                           (unsigned long long)expected);
+}
+
 /* Type. Waits for room while the guest runs. */
 RAMET_API void ramet_console_send(struct ramet_test *t, const char *text);
 /* Let it run until it prints @text, in what no earlier expectation has used; or fail. */
@@ -188,8 +201,8 @@ RAMET_API int ramet_run_case(struct ramet_booted *booted, const struct ramet_cas
         static void fn(struct ramet_test *t)
 
 #define RAMET_MAIN()                                                                               \
-        extern const struct ramet_case *const __start_ramet_cases[];                               \
-        extern const struct ramet_case *const __stop_ramet_cases[];                                \
+        extern const struct ramet_case *const __start_ramet_cases[] __attribute__((weak));         \
+        extern const struct ramet_case *const __stop_ramet_cases[] __attribute__((weak));          \
         int main(int argc, char **argv)                                                            \
         {                                                                                          \
                 return ramet_harness_main(argc, argv, &ramet_the_guest_, __start_ramet_cases,      \

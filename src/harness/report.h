@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is told of a machine that crashed, or that hangs: see ramet_crash_report(). */
+#ifndef RAMET_HARNESS_REPORT_H
+#define RAMET_HARNESS_REPORT_H
+
+#include <ramet/vm.h>
+
+#include "harness/symbols.h"
+#include "harness/text.h"
+
+#define REPORT_CONSOLE_LINES 10u
+
+/* "0x1012f4 parse_header+0x34", or the address alone. */
+void report_address(struct text *out, const struct symbols *symbols, uint64_t address);
+/* "vCPU 1 at " and that, one line without its end. 0 or -errno of its registers. */
+int report_where(struct text *out, struct ramet_vm *vm, unsigned vcpu,
+                 const struct symbols *symbols);
+/* Registers and backtrace of a vCPU; 0 or -errno. @symbols: may be NULL. */
+int report_vcpu(struct text *out, struct ramet_vm *vm, unsigned vcpu,
+                const struct symbols *symbols);
+/* The last lines that it printed; nothing if it printed nothing. */
+void report_console(struct text *out, const char *bytes, size_t len);
+
+#endif
