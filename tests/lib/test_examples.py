@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Each example is under 150 lines, does what its opening comment says, and says so when it cannot.
+
+EXAMPLES is the directory of the programs; the guests are in guest/ below it.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / 'integration'))
+
+from tap import case, expect, expect_equal, expect_in, main, need_kvm  # noqa: E402
+
+EXAMPLES = Path(os.environ['EXAMPLES'])
+
+
+def run(name, *args, timeout=100):
+    return subprocess.run([EXAMPLES / name, *args], timeout=timeout, text=True, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def guest(name):
+    return EXAMPLES / 'guest' / f'{name}.elf'
+
+
+@case
+def examples_are_short():
+    for source in (HERE.parent.parent / 'examples').glob('*.c'):
+        lines = source.read_text().splitlines()
+        expect(len(lines) < 150, f'{source.name}: {len(lines)} lines')
+        expect_equal(lines[1], '/*', f'{source.name}: what it shows stands at the top')
+
+
+@case
+def tree_search_finds_the_goal():
+    need_kvm()
+    r = run('tree_search', guest('choices'))
+    expect_equal(r.stderr, '', 'stderr')
+    expect_equal(r.returncode, 0, 'status')
+    lines = r.stdout.splitlines()
+    expect_in('squared, mod 1009: 700', r.stdout)
+    expect_equal(len(lines), 62, 'the tree, and the last line')
+    expect_equal(lines[-1], '61 machines; start, + 7, + 7, squared, mod 1009, * 2, squared, '
+                            'mod 1009, + 7', 'the moves')
+    expect_equal(sum('<-- the goal' in line for line in lines), 1, 'goals')
+
+
+@case
+def tree_search_says_what_is_wrong():
+    r = run('tree_search')
+    expect_equal((r.returncode, r.stderr), (2, 'usage: tree_search choices.elf\n'), 'no guest')
+    need_kvm()
+    r = run('tree_search', '/dev/null')
+    expect_equal(r.returncode, 2, 'status')
+    expect_in('/dev/null: ', r.stderr)
+
+
+main()
