@@ -61,6 +61,9 @@ static struct ramet_frozen *frozen_new(struct ramet_process *p, const struct mes
                 .seccomp = p->seccomp,
                 .hugepages = p->hugepages,
                 .disks = disks_ref(p->disks),
+                .generation = m->frozen.generation,
+                .pause_ns = m->frozen.pause_ns,
+                .copied_bytes = m->frozen.copied_bytes,
                 .nfiles = m->frozen.nfiles,
                 .nfds = fds->n,
         };

@@ -56,7 +56,8 @@ struct ramet_frozen {
         struct message_shape shape;
         enum ramet_seccomp seccomp;
         enum ramet_hugepages hugepages;
-        struct disk_set *disks; /* a reference, or NULL */
+        struct disk_set *disks;                      /* a reference, or NULL */
+        uint64_t generation, pause_ns, copied_bytes; /* as in its FROZEN event */
         unsigned nfiles;
         unsigned nfds; /* the state, then the layers, then the files */
         int fds[];

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -82,8 +83,8 @@ static struct ramet_event until(const struct ramet_process *p, enum ramet_event_
                         return e;
                 if (e.type == RAMET_EVENT_FROZEN)
                         ramet_frozen_release(e.frozen.frozen);
-                if (e.type == RAMET_EVENT_GONE || e.type == RAMET_EVENT_FORK_FAILED ||
-                    e.type == RAMET_EVENT_RESET_FAILED)
+                if ((e.type == RAMET_EVENT_GONE && (!p || e.process == p)) ||
+                    e.type == RAMET_EVENT_FORK_FAILED || e.type == RAMET_EVENT_RESET_FAILED)
                         fail_msg("event %d: %s", e.type, e.text);
         }
 }
@@ -384,23 +385,170 @@ static void case_ramet_process_release(void **state)
         ramet_process_release(NULL);
 }
 
-static unsigned count_fds(void)
-{
-        unsigned n = 0;
-
-        for (int fd = 0; fd < 1024; fd++)
-                n += fcntl(fd, F_GETFD) >= 0;
-        return n;
-}
-
 static void case_ramet_frozen_release(void **state)
 {
         struct ramet_frozen *f = frozen();
-        unsigned before = count_fds();
+        unsigned before = api_descriptors();
 
         ramet_frozen_release(f);
-        assert_true(count_fds() <= before - 2); /* the state and a layer */
+        assert_true(api_descriptors() <= before - 2); /* the state and a layer */
         ramet_frozen_release(NULL);
+}
+
+/* --- templates of machines in the program --- */
+
+static uint64_t word_at(struct ramet_vm *vm, uint64_t gpa)
+{
+        uint64_t word = 0;
+
+        api_ok(ramet_vm_read(vm, gpa, &word, sizeof word));
+        return word;
+}
+
+/* Three pages are written, and the next thing that it does is to exit with 7. */
+static struct ramet_frozen *exported(void)
+{
+        struct ramet_vm *vm = api_ready(1);
+        struct ramet_template *tmpl = NULL;
+        struct ramet_frozen *f = NULL;
+
+        api_do(vm, SERVANT_FILL, 0x1234, SERVANT_AREA, 3);
+        api_order(vm, 0, SERVANT_EXIT, 7, 0, 0);
+        api_ok(ramet_vm_freeze(vm, "filled", &tmpl));
+        ramet_vm_destroy(vm);
+        api_ok(ramet_template_export(tmpl, &f));
+        assert_non_null(f);
+        ramet_template_release(tmpl);
+        return f;
+}
+
+static void case_ramet_template_export(void **state)
+{
+        struct ramet_frozen *f = exported();
+        struct ramet_process *a = clone_of(f, 1, 2), *b = clone_of(f, 2, 2);
+        struct ramet_event e;
+
+        ramet_frozen_release(f);
+        for (unsigned i = 0; i < 2; i++) {
+                e = until(NULL, RAMET_EVENT_EXIT);
+                assert_true(e.process == a || e.process == b);
+                assert_int_equal(e.exit.reason, RAMET_EXIT_DEBUG);
+                assert_int_equal(e.exit.status, 7 << 1 | 1);
+                until(NULL, RAMET_EVENT_GONE);
+        }
+}
+
+static void case_ramet_template_import(void **state)
+{
+        struct ramet_template_info info = {.size = sizeof info};
+        struct ramet_frozen *f = frozen();
+        struct ramet_template *tmpl = NULL;
+        struct ramet_vm *vm;
+
+        api_ok(ramet_template_import(api_ctx, f, "imported", &tmpl));
+        ramet_frozen_release(f);
+        assert_string_equal(ramet_template_name(tmpl), "imported");
+        api_ok(ramet_template_info(tmpl, &info));
+        assert_int_equal(info.memory_bytes, 16 << 20);
+        assert_int_equal(info.vcpus, 1);
+        assert_int_equal(info.layers, 1);
+        assert_int_equal(info.generation, 1);
+        vm = api_spawn(tmpl);
+        ramet_template_release(tmpl);
+        api_until(vm, RAMET_VM_DOORBELL);
+        api_do(vm, SERVANT_FILL, 0x99, SERVANT_AREA, 1);
+        assert_int_equal(word_at(vm, SERVANT_AREA), 0x99);
+        api_ok(ramet_vm_reset(vm));
+        assert_int_equal(word_at(vm, SERVANT_AREA), 0);
+        ramet_vm_destroy(vm);
+}
+
+/* The template of a clone, a process that has not run, back in the program. */
+static struct ramet_template *back(struct ramet_frozen *f)
+{
+        const struct ramet_clone_options o = {.size = sizeof o,
+                                              .index = 1,
+                                              .count = 1,
+                                              .paused = true,
+                                              .console_in_fd = -1,
+                                              .console_out_fd = -1};
+        struct ramet_template *tmpl = NULL;
+        struct ramet_process *clone;
+        struct ramet_event e;
+
+        api_ok(ramet_process_clone(sp, f, &o, &clone));
+        until(clone, RAMET_EVENT_READY);
+        api_ok(ramet_process_fork(clone, 1));
+        e = until(clone, RAMET_EVENT_FROZEN);
+        ramet_process_release(clone);
+        api_ok(ramet_template_import(api_ctx, e.frozen.frozen, "back", &tmpl));
+        ramet_frozen_release(e.frozen.frozen);
+        return tmpl;
+}
+
+static void a_template_goes_there_and_back(void **state)
+{
+        struct ramet_frozen *f = exported();
+        struct ramet_template *tmpl = back(f);
+        struct ramet_vm *vm = api_spawn(tmpl);
+
+        for (unsigned page = 0; page < 3; page++)
+                assert_int_equal(word_at(vm, SERVANT_AREA + page * 4096), 0x1234);
+        assert_int_equal(api_until(vm, RAMET_VM_EXIT).exit.status, 7 << 1 | 1);
+        ramet_vm_destroy(vm);
+        ramet_template_release(tmpl);
+        ramet_frozen_release(f);
+}
+
+/* The guest wrote to its disk before, and checks afterwards that all is there, and writes more. */
+static void and_so_does_one_with_a_disk(void **state)
+{
+        struct ramet_disk disk = {.size = sizeof disk, .path = "my.image"};
+        struct ramet_vm_config config = api_config();
+        struct ramet_clone_options o = {.size = sizeof o, .index = 1, .count = 1};
+        struct ramet_template *tmpl;
+        struct ramet_frozen *f;
+        struct ramet_process *p;
+        char text[4096];
+        struct ramet_vm *vm;
+        int out[2], n;
+
+        disk.fd = memfd_create("image", MFD_CLOEXEC);
+        assert_true(disk.fd >= 0 && ftruncate(disk.fd, 1 << 20) == 0);
+        config.kernel = api_guest("disk.elf");
+        config.cmdline = "do=wfROWfvV";
+        config.disks = &disk;
+        config.ndisks = 1;
+        vm = api_vm_of(&config);
+        api_until(vm, RAMET_VM_DOORBELL);
+        api_ok(ramet_vm_freeze(vm, "written", &tmpl));
+        ramet_vm_destroy(vm);
+        api_ok(ramet_template_export(tmpl, &f));
+        ramet_template_release(tmpl);
+
+        assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+        o.console_in_fd = -1;
+        o.console_out_fd = out[1];
+        api_ok(ramet_process_clone(sp, f, &o, &p));
+        close(out[1]);
+        until(p, RAMET_EVENT_EXIT);
+        n = (int)read(out[0], text, sizeof text - 1);
+        close(out[0]);
+        text[n > 0 ? n : 0] = '\0';
+        if (!strstr(text, "disk: done: 0 failed"))
+                fail_msg("the process: %s", text);
+
+        tmpl = back(f);
+        ramet_frozen_release(f);
+        vm = api_spawn(tmpl);
+        ramet_template_release(tmpl);
+        api_until(vm, RAMET_VM_EXIT);
+        n = api_ok(ramet_vm_console_read(vm, text, sizeof text - 1));
+        text[n] = '\0';
+        if (!strstr(text, "disk: done: 0 failed"))
+                fail_msg("the machine: %s", text);
+        ramet_vm_destroy(vm);
+        close(disk.fd);
 }
 
 #define CASE(name)                                                                                 \
@@ -432,6 +580,10 @@ int main(void)
                 CASE(ramet_process_data),
                 CASE(ramet_process_release),
                 CASE(ramet_frozen_release),
+                CASE(ramet_template_export),
+                CASE(ramet_template_import),
+                cmocka_unit_test_setup_teardown(a_template_goes_there_and_back, setup, teardown),
+                cmocka_unit_test_setup_teardown(and_so_does_one_with_a_disk, setup, teardown),
         };
         int ret = api_init();
 
