@@ -265,6 +265,64 @@ static void a_machine_outlives_its_maker(void **state)
         ramet_vm_destroy(w.vm);
 }
 
+/* --- from a handler: a call that waited for the machine would wait for itself --- */
+
+#define CALLS 12
+
+struct calls {
+        struct ramet_vm *vm, *other;
+        struct ramet_template *tmpl;
+        int ret[CALLS];
+        unsigned n;
+        char text[256];
+};
+
+static void call_all(void *data, uint64_t offset, unsigned length, uint64_t value)
+{
+        const struct ramet_vm_config config = {.size = sizeof config, .kernel = "/nowhere"};
+        struct calls *c = data;
+        struct ramet_template *tmpl;
+        struct ramet_vm *vm;
+        struct ramet_vm_event e;
+        uint64_t word;
+        int *ret = c->ret;
+
+        *ret++ = ramet_vm_read(c->vm, 0, &word, sizeof word);
+        *ret++ = ramet_vm_start(c->vm);
+        *ret++ = ramet_vm_pause(c->vm);
+        *ret++ = ramet_vm_next(c->vm, 0, &e);
+        *ret++ = ramet_vm_run_until(c->vm, RAMET_VM_ANY, 0, &e);
+        *ret++ = ramet_vm_continue(c->vm);
+        *ret++ = ramet_vm_begin(c->vm);
+        *ret++ = ramet_vm_freeze(c->vm, "", &tmpl);
+        *ret++ = ramet_vm_reset(c->vm);
+        *ret++ = ramet_vm_pause(c->other);
+        *ret++ = ramet_vm_create(api_ctx, &config, &vm);
+        *ret++ = ramet_template_spawn(c->tmpl, NULL, &vm);
+        ramet_vm_destroy(c->vm); /* is not, and there is an error to be read */
+        snprintf(c->text, sizeof c->text, "%s", ramet_last_error(NULL));
+        c->n++;
+}
+
+static void a_handler_may_not_call(void **state)
+{
+        const struct ramet_handler handler = {.size = sizeof handler, .write = call_all};
+        struct ramet_template *tmpl = api_template(1);
+        struct calls c = {.vm = api_spawn(tmpl), .other = api_spawn(tmpl), .tmpl = tmpl};
+
+        api_ok(ramet_vm_handle(c.vm, RAMET_PIO, 0x500, 4, &handler, &c));
+        api_until(c.vm, RAMET_VM_DOORBELL);
+        api_do(c.vm, SERVANT_OUT, 1, 0x500, 4);
+        assert_int_equal(c.n, 1);
+        for (unsigned i = 0; i < CALLS; i++)
+                assert_int_equal(c.ret[i], -EDEADLK);
+        assert_non_null(strstr(c.text, "handler"));
+        api_do(c.vm, SERVANT_FILL, 1, SERVANT_AREA, 1);
+        ramet_vm_destroy(c.vm);
+        ramet_vm_destroy(c.other);
+        ramet_template_release(tmpl);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -273,6 +331,7 @@ int main(void)
                 cmocka_unit_test(others_wait_for_the_end_of_a_section),
                 cmocka_unit_test(machines_and_templates_of_several_threads),
                 cmocka_unit_test(a_machine_outlives_its_maker),
+                cmocka_unit_test(a_handler_may_not_call),
         };
 
         if (api_init() <= 0)
