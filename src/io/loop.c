@@ -36,11 +36,9 @@
  * program polls the loop's descriptor (loop_poll_begin) it is asleep in the same sense, until the
  * next step.
  *
- * A thread that sleeps is some 10 to 50 us away, more than what a vCPU's exit takes. So when the
- * last wait was a short one that ended with a wake-up, the next one begins with a look at the flag
- * for SPIN_NS; the first such look in vain ends this, until a wait is short again. Never where
- * there is one processor: who would wake us does not run meanwhile. A wake-up that is seen this way
- * needs no look at descriptors either, but for every SKIP_MAX-th, so that they are not starved.
+ * Before it sleeps the thread looks at the flag for a while, where that has been of use
+ * (base/spin.h). A wake-up that is seen this way needs no look at descriptors either, but for every
+ * SKIP_MAX-th, so that they are not starved.
  */
 #include "io/loop.h"
 
@@ -59,7 +57,6 @@
 #include "base/spin.h"
 #include "io/loop_internal.h"
 
-#define SPIN_NS  20000
 #define SKIP_MAX 16
 
 struct loop {
@@ -81,8 +78,7 @@ struct loop {
         int wake_fd;                   /* [I] eventfd */
         struct loop_watch *poll_timer; /* [t] a timerfd, for who polls; NULL: nobody does */
         uint64_t poll_deadline_ns;     /* [t] what it is set to; UINT64_MAX: nothing */
-        bool may_spin;                 /* [I] there are processors to spare */
-        bool spin;                     /* [t] the last wait was short */
+        struct spin spin;              /* [t] */
         unsigned skipped;              /* [t] steps in a row that did not look at descriptors */
         atomic_bool asleep;            /* [a] see above */
         atomic_bool wake_pending;      /* [a] */
@@ -217,13 +213,6 @@ static void rung(void *data, int fd, unsigned events)
         }
 }
 
-static bool has_processors_to_spare(void)
-{
-        cpu_set_t set;
-
-        return sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 1;
-}
-
 int loop_create(bool allow_uring, struct loop **out)
 {
         struct loop *loop = calloc(1, sizeof *loop);
@@ -232,7 +221,7 @@ int loop_create(bool allow_uring, struct loop **out)
         if (!loop)
                 return -ENOMEM;
         loop->ready_tail = &loop->ready;
-        loop->may_spin = has_processors_to_spare();
+        loop->spin.may = spin_has_processors(1);
         loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (loop->wake_fd < 0) {
                 ret = -errno;
@@ -523,22 +512,24 @@ static uint64_t until_timer(const struct loop *loop, uint64_t timeout_ns)
 /* True when a wake-up has come. */
 static bool spin(struct loop *loop, uint64_t timeout_ns)
 {
-        const uint64_t end = clock_now_ns() + (timeout_ns < SPIN_NS ? timeout_ns : SPIN_NS);
+        uint64_t end;
+        bool seen = false;
 
+        if (timeout_ns < SPIN_NS || !spin_worth(&loop->spin))
+                return false;
+        end = clock_now_ns() + SPIN_NS;
         do {
-                for (int i = 0; i < 16; i++) {
-                        if (atomic_load_explicit(&loop->wake_pending, memory_order_relaxed))
-                                return true;
+                for (int i = 0; i < 16 && !seen; i++) {
                         spin_pause();
+                        seen = atomic_load_explicit(&loop->wake_pending, memory_order_relaxed);
                 }
-        } while (clock_now_ns() < end);
-        loop->spin = false;
-        return false;
+        } while (!seen && clock_now_ns() < end);
+        spin_done(&loop->spin, seen);
+        return seen;
 }
 
 static int sleep_in_backend(struct loop *loop, uint64_t timeout_ns)
 {
-        const uint64_t begin = loop->may_spin ? clock_now_ns() : 0;
         int ret;
 
         atomic_store(&loop->asleep, true); /* pairs with loop_wake() */
@@ -546,8 +537,6 @@ static int sleep_in_backend(struct loop *loop, uint64_t timeout_ns)
                 timeout_ns = 0;
         ret = loop->backend->wait(loop->state, timeout_ns);
         atomic_store(&loop->asleep, false);
-        if (loop->may_spin && atomic_load(&loop->wake_pending))
-                loop->spin = clock_now_ns() - begin < 2 * SPIN_NS;
         return ret;
 }
 
@@ -559,7 +548,7 @@ static int await(struct loop *loop, uint64_t timeout_ns)
         if (timeout_ns == 0)
                 return loop->backend->wait(loop->state, 0);
         if (loop->skipped < SKIP_MAX)
-                skip = atomic_load(&loop->wake_pending) || (loop->spin && spin(loop, timeout_ns));
+                skip = atomic_load(&loop->wake_pending) || spin(loop, timeout_ns);
         if (skip) {
                 loop->skipped++;
                 return 0;

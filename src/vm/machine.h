@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/spin.h"
 #include "devices/device.h"
 #include "kvm/kvm.h"
 #include "mem/access.h"
@@ -67,6 +68,8 @@ struct vcpu {
         unsigned foreign;             /* [v] rounds that another's kick signal has been pending */
         bool io_pending;              /* [v] the last exit is completed only by entering again */
         _Atomic uint32_t held;        /* [a] futex: bits of enum vcpu_hold; 0: it may run */
+        _Atomic(bool) sleeps;         /* [a] on that futex, or about to */
+        struct spin spin;             /* [v] */
         struct vcpu_cow cow;          /* [v] */
         struct vcpu_debug debug;      /* [v], or the owner's while it is stopped */
         /* [v] counted by its own thread alone, read by any */
@@ -212,6 +215,9 @@ void vcpu_hold_current(struct vm *vm, enum vcpu_hold why); /* the calling thread
 void vcpu_hold_all(struct vm *vm, enum vcpu_hold why);
 void vcpu_release(struct vcpu *vcpu, uint32_t why); /* bits of enum vcpu_hold */
 void vcpu_release_all(struct vm *vm, uint32_t why);
+/* While the machine is stopped: release, and let those that sleep do so until vcpu_wake_all(). */
+void vcpu_release_quietly(struct vm *vm, uint32_t why);
+void vcpu_wake_all(struct vm *vm);
 /* Hold the calling thread's vCPU for an event of its own. Its number; VM_NO_VCPU: this is no vCPU
  * of the machine. False: an event holds it already, and covers this one, too. */
 bool vcpu_hold_for_event(struct vm *vm, uint32_t *number);

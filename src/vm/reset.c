@@ -165,7 +165,7 @@ int vm_reset(struct vm *vm, struct err *err)
         forget_events(vm);
         meter_reset(vm);
         if (r == 0)
-                vcpu_release_all(vm, UINT32_MAX);
+                vcpu_release_quietly(vm, UINT32_MAX);
         else
                 vm_exit_with(vm, RAMET_EXIT_HOST, 0, "reset: %s", err->text);
         if (!was_paused)

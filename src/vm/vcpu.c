@@ -39,6 +39,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/spin.h"
 #include "vm/machine.h"
 #include "x86/assist.h"
 
@@ -158,10 +160,30 @@ bool vcpu_hold_for_event(struct vm *vm, uint32_t *number)
         return !(atomic_fetch_or(&current->held, VCPU_HELD_EVENT) & VCPU_HELD_EVENT);
 }
 
+/* `held` has been changed. Pairs with wait_while_held(). */
+static void wake(struct vcpu *vcpu)
+{
+        if (atomic_load(&vcpu->sleeps))
+                syscall(SYS_futex, &vcpu->held, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
 void vcpu_release(struct vcpu *vcpu, uint32_t why)
 {
-        if (atomic_fetch_and(&vcpu->held, ~why) & why)
-                syscall(SYS_futex, &vcpu->held, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+        if ((atomic_fetch_and(&vcpu->held, ~why) & ~why) == 0)
+                wake(vcpu);
+}
+
+void vcpu_release_quietly(struct vm *vm, uint32_t why)
+{
+        for (unsigned i = 0; i < vm->shape.vcpus; i++)
+                atomic_fetch_and(&vm->vcpus[i].held, ~why);
+}
+
+void vcpu_wake_all(struct vm *vm)
+{
+        for (unsigned i = 0; i < vm->shape.vcpus; i++)
+                if (!atomic_load(&vm->vcpus[i].held))
+                        wake(&vm->vcpus[i]);
 }
 
 void vcpu_release_all(struct vm *vm, uint32_t why)
@@ -182,12 +204,42 @@ static bool must_end(const struct vcpu *vcpu)
 
 /* Who ends the threads requests that first, and then releases them. A hold that is set still later,
  * by another vCPU that ends the machine, is released by nobody. */
+/* `sleeps` is written before `held` is read, by the kernel for the last time, and the other way
+ * round by who releases: at least one of them sees the other, so a vCPU that is not asleep costs
+ * its owner no system call. */
 static void wait_while_held(struct vcpu *vcpu)
 {
         uint32_t why;
 
+        if (!atomic_load(&vcpu->held))
+                return;
+        atomic_store(&vcpu->sleeps, true);
         while ((why = atomic_load(&vcpu->held)) != 0 && !must_end(vcpu))
                 syscall(SYS_futex, &vcpu->held, FUTEX_WAIT_PRIVATE, why, NULL, NULL, 0);
+        atomic_store(&vcpu->sleeps, false);
+}
+
+/* A program that answers at once is quicker than a futex (base/spin.h), and than KVM_RUN, which
+ * step_outside() needs to complete the exit. So the first look is from within the read section,
+ * as long as nobody waits for its end. True: it has been released. */
+static bool spin_while_held(struct vcpu *vcpu)
+{
+        uint64_t end;
+        bool seen = false;
+
+        if (!spin_worth(&vcpu->spin))
+                return false;
+        end = clock_now_ns() + SPIN_NS;
+        do {
+                for (int i = 0; i < 16 && !seen; i++) {
+                        if (sync_pending(&vcpu->part))
+                                return false; /* it says nothing about the spinning */
+                        spin_pause();
+                        seen = !atomic_load(&vcpu->held);
+                }
+        } while (!seen && clock_now_ns() < end);
+        spin_done(&vcpu->spin, seen);
+        return seen;
 }
 
 /* --- exits --- */
@@ -476,6 +528,8 @@ static void *vcpu_main(void *data)
         pthread_setname_np(pthread_self(), name);
         guest_access_begin(&vcpu->access);
         while (!sync_test_clear(&vcpu->part, VCPU_REQUEST_EXIT)) {
+                if (atomic_load(&vcpu->held) && spin_while_held(vcpu))
+                        continue;
                 if (atomic_load(&vcpu->held) || sync_pending(&vcpu->part) || cow_must_leave(vcpu)) {
                         step_outside(vcpu);
                         continue;

@@ -405,6 +405,7 @@ int vm_new(const struct vm_options *options, const struct vm_shape *shape, struc
         }
         for (unsigned i = 0; i < shape->vcpus; i++) {
                 vm->vcpus[i].vm = vm;
+                vm->vcpus[i].spin.may = spin_has_processors(shape->vcpus);
                 vm->vcpus[i].kvm.fd = -1;
                 vcpu_join(&vm->vcpus[i]);
                 pthread_cond_init(&vm->vcpus[i].baton_turn, NULL);
@@ -537,6 +538,7 @@ static void resume(struct vm *vm)
         vm_memory_changed(vm);
         guest_access_exclusive(&vm->access, false);
         sync_resume(&vm->sync);
+        vcpu_wake_all(vm); /* those that vm_reset() has released */
 }
 
 static void kick_for_first_exit(void *data)
