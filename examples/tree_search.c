@@ -45,18 +45,16 @@ static void add(struct ramet_vm *vm, int parent, int move)
 {
         struct node *n = &nodes[nnodes++];
         struct ramet_vm_event event;
-        int len;
 
         *n = (struct node){.vm = vm, .parent = parent, .move = move};
-        len = ramet_vm_run_until(vm, RAMET_VM_DOORBELL, 10 * RAMET_SECOND, &event);
-        must(len);
-        if (len == 0 || event.type != RAMET_VM_DOORBELL) {
+        event.type = RAMET_VM_EXIT;
+        must(ramet_vm_run_until(vm, RAMET_VM_DOORBELL, 10 * RAMET_SECOND, &event));
+        if (event.type != RAMET_VM_DOORBELL) {
                 fprintf(stderr, "tree_search: the guest made no turn\n");
                 exit(2);
         }
         n->distance = event.doorbell.value;
-        len = ramet_vm_console_read(vm, n->number, sizeof n->number - 1);
-        must(len);
+        must(ramet_vm_console_read(vm, n->number, sizeof n->number - 1));
         n->number[strcspn(n->number, "\r\n")] = '\0';
 }
 
@@ -100,11 +98,10 @@ static void one_turn(void)
 static void show(int node, int depth)
 {
         const struct node *n = &nodes[node];
+        const char *mark = n->kept ? "" : "  (dropped)";
 
         printf("%*s%s: %s%s\n", 2 * depth, "", moves[n->move], n->number,
-               n->distance == 0 ? "  <-- the goal"
-               : n->kept        ? ""
-                                : "  (dropped)");
+               n->distance == 0 ? "  <-- the goal" : mark);
         for (int i = 0; i < nnodes; i++)
                 if (nodes[i].parent == node)
                         show(i, depth + 1);
@@ -119,7 +116,8 @@ static void show_path(int node)
 
 int main(int argc, char **argv)
 {
-        struct ramet_vm_config config = {.size = sizeof config, .memory_bytes = 16 << 20};
+        struct ramet_vm_config config = {
+                .size = sizeof config, .kernel = argv[1], .memory_bytes = 16 << 20};
         struct ramet_vm *vm;
         int found = -1;
 
@@ -127,7 +125,6 @@ int main(int argc, char **argv)
                 fprintf(stderr, "usage: tree_search choices.elf\n");
                 return 2;
         }
-        config.kernel = argv[1];
         must(ramet_ctx_create(&ctx));
         must(ramet_vm_create(ctx, &config, &vm));
         add(vm, -1, 0);
@@ -139,10 +136,10 @@ int main(int argc, char **argv)
                                 found = i;
         }
         show(0, 0);
-        printf("%d machines; ", nnodes);
+        printf("%d machines; %s", nnodes, found < 0 ? "the goal was not found" : "");
         if (found >= 0)
                 show_path(found);
-        printf("%s\n", found < 0 ? "the goal was not found" : "");
+        putchar('\n');
         for (int i = 0; i < nnodes; i++)
                 drop(&nodes[i]);
         ramet_ctx_destroy(ctx);
