@@ -115,21 +115,27 @@ static bool take_kick(struct vcpu *vcpu)
  * so long to accept it (sigwait, signalfd), and after that it is gone. */
 #define FOREIGN_MS 100
 
-static void interrupted_by_another(struct vcpu *vcpu)
+static bool is_pending(const struct vcpu *vcpu)
 {
-        const struct timespec moment = {.tv_nsec = 1000000};
         sigset_t pending;
 
         sigemptyset(&pending);
         sigpending(&pending);
-        if (!sigismember(&pending, vcpu->vm->options.kick_signal)) {
-                vcpu->foreign = 0;
-        } else if (vcpu->foreign++ < FOREIGN_MS) {
+        return sigismember(&pending, vcpu->vm->options.kick_signal);
+}
+
+static void interrupted_by_another(struct vcpu *vcpu)
+{
+        const struct timespec moment = {.tv_nsec = 1000000};
+
+        if (is_pending(vcpu) && vcpu->foreign++ < FOREIGN_MS) {
                 nanosleep(&moment, NULL);
-        } else {
-                vcpu->foreign = 0;
+                if (is_pending(vcpu))
+                        return; /* the same, it seems */
+        } else if (vcpu->foreign > FOREIGN_MS) {
                 take_signal(vcpu);
         }
+        vcpu->foreign = 0;
 }
 
 /* --- hold: a vCPU waits for the end of the fork that it asked for, for a device, or for another
@@ -502,6 +508,7 @@ static void enter_guest(struct vcpu *vcpu)
 /* The state can be saved between complete_io() and the re-entry. */
 static void step_outside(struct vcpu *vcpu)
 {
+        vcpu->foreign = 0; /* it may be stopped for long */
         bool noted;
 
         complete_io(vcpu);
