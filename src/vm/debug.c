@@ -17,11 +17,13 @@
  * things are missing there. A step is had by taking the guest's IDT away: the trap cannot be
  * delivered, which is a triple fault, of which nothing has happened but that KVM says so. If it was
  * no trap but an exception of the instruction's own, the same again with an IDT; the step then ends
- * after the first instruction of the guest's handler. Breakpoints are had by steps, one for each
- * instruction in either mode, since nothing says when kernel mode is left. That is some 50 times
- * slower than KVM's emulator, so it is done only while there is a breakpoint in the lower half of
- * the addresses, where user programs are. An interrupt is then let in when it is certain that KVM
- * will deliver one before anything else happens.
+ * after the first instruction of the guest's handler. The way back from a handler (x86/iret.h) is
+ * not left to KVM, which does it, says nothing and goes on. Breakpoints are had by steps, one for
+ * each instruction in either mode, since nothing says when kernel mode is left. That is some 50
+ * times slower than KVM's emulator, so it is done only while there is a breakpoint in the lower
+ * half of the addresses, where user programs are. An interrupt is then let in when it is certain
+ * that KVM will deliver one before anything else happens; and not between STI and HLT, as on a
+ * processor.
  */
 #include "vm/debug.h"
 
@@ -29,6 +31,8 @@
 #include <string.h>
 
 #include "vm/machine.h"
+#include "x86/cpuid.h"
+#include "x86/iret.h"
 
 #define LOOK_FOR_INTERRUPTS 16 /* steps; 10 us against 100 for each of them */
 
@@ -72,6 +76,22 @@ static bool let_interrupt_in(struct vcpu *vcpu, const struct kvm_place *at)
                ++d->entries % LOOK_FOR_INTERRUPTS == 0 && kvm_vcpu_interrupt_waits(&vcpu->kvm);
 }
 
+static int read_memory(void *data, uint64_t gpa, void *buf, size_t len)
+{
+        return guest_access_read(data, gpa, buf, len);
+}
+
+/* Kernel mode where user mode is native. 1: that was the step. */
+static int step_in_kernel(struct vcpu *vcpu, bool *after_sti)
+{
+        const struct x86_mem_reader reader = {.read = read_memory, .data = &vcpu->access};
+
+        *after_sti = vcpu->debug.sti;
+        return x86_iretq(vcpu->kvm.fd, x86_cpuid_maxphyaddr(vcpu->vm->cpuid), &reader,
+                         &vcpu->debug.sti);
+}
+
+/* 1: it is over already. */
 static int begin_step(struct vcpu *vcpu, const struct kvm_place *at)
 {
         struct vm *vm = vcpu->vm;
@@ -79,13 +99,19 @@ static int begin_step(struct vcpu *vcpu, const struct kvm_place *at)
         const bool one = d->step || d->over;
         const bool native = at->user && !vm->host.debug_user;
         const bool interrupt = native && let_interrupt_in(vcpu, at);
-        int r = kvm_vcpu_debug(&vm->host, &vcpu->kvm, vm->debug.address, one ? 0 : vm->debug.n,
-                               true, one || (native && !interrupt));
+        bool after_sti = false;
+        int r = 0;
 
         d->stepping = true;
         d->told = false;
         d->from = at->rip;
         d->rcx = at->rcx;
+        if (!at->user && !vm->host.debug_user && (one || !is_breakpoint(vm, at->rip)))
+                r = step_in_kernel(vcpu, &after_sti);
+        if (r != 0)
+                return r;
+        r = kvm_vcpu_debug(&vm->host, &vcpu->kvm, vm->debug.address, one ? 0 : vm->debug.n, true,
+                           one || after_sti || (native && !interrupt));
         if (r < 0 || !native || interrupt || d->fault)
                 return r;
         r = kvm_vcpu_take_idt(&vcpu->kvm, &d->kept);
@@ -139,6 +165,9 @@ bool vcpu_debug_enter(struct vcpu *vcpu)
         r = prepare(vcpu, &at);
         if (r < 0)
                 failed(vcpu, r);
+        if (r > 0) {
+                vcpu_debug_after(vcpu);
+        }
         return r == 0;
 }
 
@@ -243,7 +272,7 @@ int vm_breakpoint(struct vm *vm, uint64_t address, bool set, struct err *err)
                 b->address[i] = b->address[--b->n];
         b->one_by_one = false;
         for (i = 0; i < b->n; i++)
-                b->one_by_one |= false && !vm->host.debug_user && in_lower_half(b->address[i]);
+                b->one_by_one |= !vm->host.debug_user && in_lower_half(b->address[i]);
         for (i = 0; i < vm->shape.vcpus; i++) {
                 vm->vcpus[i].debug.active = true;
                 vm->vcpus[i].debug.told = false;

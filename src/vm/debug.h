@@ -24,6 +24,7 @@ struct vcpu_debug {
         bool look;     /* it may have come to a breakpoint */
         bool stepping; /* this entry is for one instruction */
         bool no_idt;   /* and the guest has no IDT meanwhile */
+        bool sti;      /* the last one was STI: interrupts wait for one more */
         bool fault;    /* that instruction raises an exception, which the guest is to have */
         bool due;      /* an event, when the one that holds the vCPU is over: */
         bool due_step;

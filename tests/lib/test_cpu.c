@@ -173,6 +173,49 @@ static void vm_breakpoint(void **state)
         ramet_vm_destroy(vm);
 }
 
+static void a_breakpoint_in_user_mode(void **state)
+{
+        struct ramet_vm *vm = ready(1);
+        struct cpu_control c = cpu_control(vm);
+        struct ramet_vm_event e;
+
+        api_ok(ramet_vm_breakpoint(vm, c.spot_user + 1, true));
+        for (unsigned round = 0; round < 3; round++) {
+                cpu_do(vm, CPU_USER);
+                e = api_until(vm, RAMET_VM_BREAKPOINT);
+                expect_break(&e, 0, c.spot_user + 1, false);
+                assert_int_equal(regs_of(vm, 0).cs.selector & 3, 3);
+                assert_int_equal(regs_of(vm, 0).rflags & RFLAGS_TF, 0);
+                cpu_until_done(vm, CPU_USER);
+        }
+        assert_int_equal(cpu_control(vm).traps, 0); /* the guest has seen none of it */
+        ramet_vm_destroy(vm);
+}
+
+/* In what goes instruction by instruction where user mode has no breakpoints, interrupts come in:
+ * the guest's other commands sleep by them. */
+static void interrupts_come_in_between(void **state)
+{
+        struct ramet_vm *vm = ready(1);
+        struct cpu_control c = cpu_control(vm);
+        struct ramet_vm_event e;
+
+        api_ok(ramet_vm_breakpoint(vm, c.spot_user, true));
+        cpu_do(vm, CPU_SPIN);
+        api_ok(ramet_vm_continue(vm));
+        for (unsigned i = 1; i <= 5; i++) {
+                unsigned tries = 0;
+
+                api_ok(ramet_vm_irq(vm, CPU_LINE, true));
+                api_ok(ramet_vm_irq(vm, CPU_LINE, false));
+                while (cpu_control(vm).irqs < i && tries++ < 5000)
+                        api_ok(ramet_vm_next(vm, RAMET_MILLISECOND, &e));
+                assert_int_equal(cpu_control(vm).irqs, i);
+        }
+        assert_int_equal(cpu_control(vm).traps, 0);
+        ramet_vm_destroy(vm);
+}
+
 static void a_breakpoint_on_another_vcpu(void **state)
 {
         struct ramet_vm *vm = ready(2);
@@ -268,6 +311,24 @@ static void vm_step(void **state)
         cpu_until_done(vm, CPU_OTHER);
         api_fails(ramet_vm_step(vm, 2), -EINVAL, "vCPU 2");
         api_fails(ramet_vm_step(NULL, 0), -EINVAL, "machine");
+        ramet_vm_destroy(vm);
+}
+
+static void steps_in_user_mode(void **state)
+{
+        struct ramet_vm *vm = ready(1);
+        struct cpu_control c = cpu_control(vm);
+        struct ramet_regs regs;
+
+        api_ok(ramet_vm_breakpoint(vm, c.spot_user, true));
+        cpu_do(vm, CPU_USER);
+        api_until(vm, RAMET_VM_BREAKPOINT);
+        api_ok(ramet_vm_breakpoint(vm, c.spot_user, false));
+        regs = regs_of(vm, 0);
+        step_through(vm, 0, c.spot_user, 5);
+        assert_int_equal(regs_of(vm, 0).idt_limit, regs.idt_limit);
+        cpu_until_done(vm, CPU_USER);
+        assert_int_equal(cpu_control(vm).traps, 0);
         ramet_vm_destroy(vm);
 }
 
@@ -386,9 +447,12 @@ int main(void)
                 {"ramet_vm_msi", vm_msi},
                 cmocka_unit_test(registers_that_are_refused),
                 cmocka_unit_test(registers_of_a_machine_that_runs),
+                cmocka_unit_test(a_breakpoint_in_user_mode),
+                cmocka_unit_test(interrupts_come_in_between),
                 cmocka_unit_test(a_breakpoint_on_another_vcpu),
                 cmocka_unit_test(a_breakpoint_at_an_instruction_that_repeats),
                 cmocka_unit_test(a_clone_of_a_machine_at_a_breakpoint),
+                cmocka_unit_test(steps_in_user_mode),
                 cmocka_unit_test(a_step_over_an_access),
         };
 
