@@ -186,11 +186,12 @@ int ramet_template_spawn(struct ramet_template *tmpl, const struct ramet_spawn_o
 static int reset(struct ramet_vm *vm, struct err *err)
 {
         const bool ran = lib_run(vm, false);
+        const bool had_ended = vm_has_ended(vm->vm);
         int r = vm_reset(vm->vm, err);
 
-        if (r == 0)
+        if (r == 0 || (vm_has_ended(vm->vm) && !had_ended)) /* of that end it hears anew */
                 lib_events_forget(vm);
-        else if (!vm_has_ended(vm->vm))
+        else
                 lib_run(vm, ran); /* as it was */
         return r;
 }

@@ -58,6 +58,10 @@ static void template_info(void **state)
         struct ramet_vm *vm = api_ready(2);
         struct ramet_template_info info = {.size = sizeof info};
         struct ramet_template *tmpl[2];
+        struct {
+                struct ramet_template_info info;
+                uint64_t more;
+        } longer;
 
         api_ok(ramet_vm_freeze(vm, "first", &tmpl[0]));
         api_do(vm, SERVANT_FILL, 2, SERVANT_AREA, 100);
@@ -76,6 +80,12 @@ static void template_info(void **state)
         assert_true(info.copied_bytes >= 100 * 4096);
         info.size = 8;
         api_fails(ramet_template_info(tmpl[0], &info), -EINVAL, "size is 8");
+        memset(&longer, 0xff, sizeof longer); /* of a program that is newer than the library */
+        longer.info.size = sizeof longer;
+        api_ok(ramet_template_info(tmpl[0], &longer.info));
+        assert_int_equal(longer.info.size, sizeof longer);
+        assert_int_equal(longer.info.vcpus, 2);
+        assert_int_equal(longer.more, 0);
         api_fails(ramet_template_info(tmpl[0], NULL), -EINVAL, "info");
         info.size = sizeof info;
         api_fails(ramet_template_info(NULL, &info), -EINVAL, "template");

@@ -138,6 +138,23 @@ static void what_cannot_be_created(void **state)
         assert_int_equal(api_descriptors(), before);
 }
 
+/* Of a program that is newer than the library: what that does not know must be zero. */
+static void a_config_that_has_grown(void **state)
+{
+        struct {
+                struct ramet_vm_config config;
+                uint64_t more;
+        } longer = {.config = api_config()};
+        struct ramet_vm *vm = NULL;
+
+        longer.config.size = sizeof longer;
+        vm = api_vm_of(&longer.config);
+        api_until(vm, RAMET_VM_DOORBELL);
+        ramet_vm_destroy(vm);
+        longer.more = 1;
+        api_fails(ramet_vm_create(api_ctx, &longer.config, &vm), -EINVAL, "does not know");
+}
+
 static unsigned threads(void)
 {
         char line[256];
@@ -411,6 +428,7 @@ int main(void)
                 {"ramet_vm_answer", vm_answer},
                 cmocka_unit_test(a_kernel_in_memory),
                 cmocka_unit_test(what_cannot_be_created),
+                cmocka_unit_test(a_config_that_has_grown),
                 cmocka_unit_test(ends_of_machines),
                 cmocka_unit_test(each_ring_is_an_event),
                 cmocka_unit_test(errors_are_a_threads_own),
