@@ -96,7 +96,7 @@ RAMET_API int ramet_run_cases(struct ramet_ctx *ctx, const struct ramet_guest *g
                               const struct ramet_run_options *options,
                               struct ramet_run_result *result);
 /* A whole main(): options from the command line. The exit status: 0, 1 (a case failed), 2 (usage,
- * or nothing could be run). @begin, @end: the section. */
+ * or nothing could be run). @begin, @end: the section. RAMET_JOBS in the environment is --jobs. */
 RAMET_API int ramet_harness_main(int argc, char **argv, const struct ramet_guest *guest,
                                  const struct ramet_case *const *begin,
                                  const struct ramet_case *const *end);
@@ -104,12 +104,16 @@ RAMET_API int ramet_harness_main(int argc, char **argv, const struct ramet_guest
 /* --- in a case. What returns int otherwise returns 0 or -errno; expectations do not return when
  * they are not met. --- */
 
-/* Its machine, which is paused at the ready point when the case begins. */
+/* Its machine, which is paused at the ready point when the case begins. What is set in a machine
+ * (breakpoints, handlers, limits) stays over a reset, so one that a case has asked for is replaced
+ * by a fresh clone before the next case: some milliseconds, which ramet_get(), ramet_put() and the
+ * expectations do not cost. */
 RAMET_API struct ramet_vm *ramet_test_vm(struct ramet_test *t);
 RAMET_API const char *ramet_test_name(const struct ramet_test *t);
 RAMET_API void *ramet_test_data(const struct ramet_test *t);
 
-/* End the case here: failed, with a reason; skipped, with a reason; passed. */
+/* End the case here: failed, with a reason; skipped, with a reason; passed. A thread that the case
+ * has made ends itself by them, and a failure counts; not for handlers (ramet_vm_handle). */
 RAMET_API void ramet_fail(struct ramet_test *t, const char *format, ...)
         __attribute__((format(printf, 2, 3), noreturn));
 RAMET_API void ramet_skip(struct ramet_test *t, const char *format, ...)
