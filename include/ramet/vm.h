@@ -21,10 +21,10 @@
  * it comes without.
  *
  * Threads. Any thread may make any call. Calls on one machine are made one after the other; one
- * that waits lets the others in. From a handler (ramet_vm_handle) only ramet_vm_irq, ramet_vm_nmi
- * and ramet_vm_msi may be called; the rest return -EDEADLK there. Nobody may use a machine or a
- * template once it has been destroyed or released. A child that the program forks must not use
- * machines of its parent.
+ * that waits lets the others in. From a handler (ramet_vm_handle) only ramet_vm_irq, ramet_vm_nmi,
+ * ramet_vm_msi and those for the program's own pointer (ramet_vm_set_data) may be called; the rest
+ * return -EDEADLK there. Nobody may use a machine or a template once it has been destroyed or
+ * released. A child that the program forks must not use machines of its parent.
  *
  * Taken from the program: nothing. No signal handler, no mask of its threads, no child, no exit().
  * vCPU threads block all signals; one is sent to them and never delivered
