@@ -23,10 +23,12 @@
  *      waker                                   loop's thread
  *      -----                                   -------------
  *      change what the callback looks at       asleep = true
- *      if exchange(wake_pending, true)         if wake_pending: do not wait
+ *      if exchange(wake_pending, true)         if exchange(wake_pending, false): do not wait
  *              return                          wait
  *      if asleep: write(eventfd)               asleep = false
- *                                              if exchange(wake_pending, false): callback
+ *                                              what descriptors are ready for; then the callback,
+ *                                              if the flag was set, or the eventfd written and
+ *                                              exchange(wake_pending, false)
  *
  * Each side writes before it reads, all of it sequentially consistent, so at least one of them sees
  * the other (Dekker): a wake-up that finds nobody asleep is seen before the wait, and costs no
@@ -37,8 +39,11 @@
  * next step.
  *
  * Before it sleeps the thread looks at the flag for a while, where that has been of use
- * (base/spin.h). A wake-up that is seen this way needs no look at descriptors either, but for every
- * SKIP_MAX-th, so that they are not starved.
+ * (base/spin.h).
+ *
+ * What a thread has made a descriptor ready for before it woke us is done before the callback (a
+ * console's last words before its machine's end): the flag is taken before the descriptors are
+ * looked at, or on account of the eventfd, which was written after them.
  */
 #include "io/loop.h"
 
@@ -56,8 +61,6 @@
 #include "base/clock.h"
 #include "base/spin.h"
 #include "io/loop_internal.h"
-
-#define SKIP_MAX 16
 
 struct loop {
         const struct loop_backend *backend; /* [I] */
@@ -79,7 +82,7 @@ struct loop {
         struct loop_watch *poll_timer; /* [t] a timerfd, for who polls; NULL: nobody does */
         uint64_t poll_deadline_ns;     /* [t] what it is set to; UINT64_MAX: nothing */
         struct spin spin;              /* [t] */
-        unsigned skipped;              /* [t] steps in a row that did not look at descriptors */
+        bool rung;                     /* [t] the eventfd was written */
         atomic_bool asleep;            /* [a] see above */
         atomic_bool wake_pending;      /* [a] */
         atomic_bool stop;              /* [a] set by loop_stop(), taken by loop_run() */
@@ -203,9 +206,10 @@ void loop_io_landed(struct loop *loop, struct loop_io *io, int result)
 /* The flag says what it was for: see loop_step(). */
 static void rung(void *data, int fd, unsigned events)
 {
-        const struct loop *loop = data;
+        struct loop *loop = data;
         uint64_t count;
 
+        loop->rung = true;
         if (loop->backend->edge)
                 return; /* told once for each write, read or not */
         if (read(fd, &count, sizeof count) < 0) {
@@ -509,14 +513,13 @@ static uint64_t until_timer(const struct loop *loop, uint64_t timeout_ns)
         return until < timeout_ns ? until : timeout_ns;
 }
 
-/* True when a wake-up has come. */
-static bool spin(struct loop *loop, uint64_t timeout_ns)
+static void spin(struct loop *loop, uint64_t timeout_ns)
 {
         uint64_t end;
         bool seen = false;
 
         if (timeout_ns < SPIN_NS || !spin_worth(&loop->spin))
-                return false;
+                return;
         end = clock_now_ns() + SPIN_NS;
         do {
                 for (int i = 0; i < 16 && !seen; i++) {
@@ -525,54 +528,46 @@ static bool spin(struct loop *loop, uint64_t timeout_ns)
                 }
         } while (!seen && clock_now_ns() < end);
         spin_done(&loop->spin, seen);
-        return seen;
 }
 
-static int sleep_in_backend(struct loop *loop, uint64_t timeout_ns)
+/* Wait for something; *woken: the flag was set before. */
+static int await(struct loop *loop, uint64_t timeout_ns, bool *woken)
 {
         int ret;
 
-        atomic_store(&loop->asleep, true); /* pairs with loop_wake() */
-        if (atomic_load(&loop->wake_pending))
-                timeout_ns = 0;
-        ret = loop->backend->wait(loop->state, timeout_ns);
+        if (timeout_ns > 0) {
+                spin(loop, timeout_ns);
+                atomic_store(&loop->asleep, true); /* pairs with loop_wake() */
+        }
+        *woken = atomic_exchange(&loop->wake_pending, false);
+        ret = loop->backend->wait(loop->state, *woken ? 0 : timeout_ns);
         atomic_store(&loop->asleep, false);
         return ret;
 }
 
-/* See above. */
-static int await(struct loop *loop, uint64_t timeout_ns)
-{
-        bool skip = false;
-
-        if (timeout_ns == 0)
-                return loop->backend->wait(loop->state, 0);
-        if (loop->skipped < SKIP_MAX)
-                skip = atomic_load(&loop->wake_pending) || spin(loop, timeout_ns);
-        if (skip) {
-                loop->skipped++;
-                return 0;
-        }
-        loop->skipped = 0;
-        return sleep_in_backend(loop, timeout_ns);
-}
-
 int loop_step(struct loop *loop, uint64_t timeout_ns)
 {
+        bool woken;
         int ret;
 
-        atomic_store(&loop->asleep, false); /* whoever polled for it has come */
         if (loop->nready || loop->nlanded)
                 timeout_ns = 0;
         else
                 timeout_ns = until_timer(loop, timeout_ns);
-        ret = await(loop, timeout_ns);
-        if (ret)
+        ret = await(loop, timeout_ns, &woken);
+        if (ret) {
+                if (woken)
+                        atomic_store(&loop->wake_pending, true);
                 return ret;
-        if (atomic_exchange(&loop->wake_pending, false) && loop->wake_fn)
-                loop->wake_fn(loop->wake_data);
+        }
         dispatch_landed(loop);
         ret = dispatch_fds(loop);
+        if (loop->rung) {
+                loop->rung = false;
+                woken |= atomic_exchange(&loop->wake_pending, false);
+        }
+        if (woken && loop->wake_fn)
+                loop->wake_fn(loop->wake_data);
         dispatch_timers(loop);
         return ret;
 }

@@ -343,6 +343,32 @@ static void steps_and_polls_mix(void **state)
         }
 }
 
+static void expect_one_call(void *data)
+{
+        assert_int_equal(fx.calls, 1);
+        fx.calls = 0;
+}
+
+/* A console's last words come before its machine's end. */
+static void descriptors_before_a_later_wake(void **state)
+{
+        need_backend();
+        loop_set_wake(fx.loop, expect_one_call, NULL);
+        for (int i = 0; i < 50; i++) {
+                send_byte();
+                loop_wake(fx.loop);
+                assert_int_equal(loop_step(fx.loop, i % 2 ? SOON * MS : 0), 0);
+                assert_int_equal(loop_step(fx.loop, 0), 0);
+                assert_int_equal(fx.calls, 0);
+                serve();
+                send_byte();
+                loop_wake(fx.loop);
+                assert_true(readable(SOON));
+                serve_all();
+                assert_int_equal(fx.calls, 0);
+        }
+}
+
 #define BOTH(name)                                                                                 \
         {#name "_uring", name, setup_uring, teardown, NULL},                                       \
         {                                                                                          \
@@ -365,6 +391,7 @@ int main(void)
                 BOTH(no_wake_is_lost_polling),
                 BOTH(no_wake_is_lost_in_steps),
                 BOTH(steps_and_polls_mix),
+                BOTH(descriptors_before_a_later_wake),
         };
 
         return cmocka_run_group_tests_name("loop_fd", tests, NULL, NULL);
