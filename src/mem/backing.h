@@ -49,6 +49,9 @@ struct backing {
         const struct cow_engine *cow;   /* [I] never NULL; cow_private unless chosen otherwise */
         struct cow_env cow_env;         /* [I] */
         void *cow_state;                /* the engine's own */
+        uint64_t keep_bytes; /* if it has no more of its own at a reset, it may keep them,
+                              * with the template's bytes in them */
+        uint64_t kept_bytes; /* so many, by the last one */
 };
 
 /* Empty memory of @size bytes for a root machine. @huge: put it on huge pages now where the host

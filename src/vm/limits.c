@@ -65,8 +65,9 @@ static void check_pages(struct vm *vm)
         const uint64_t max = vm->meter.limits.own_pages;
         uint64_t shared, own;
 
+        /* What the last reset has kept is not of this life. */
         if (looks_at_pages(vm) && vm->tmpl && vm_memory_usage(vm, &shared, &own) == 0 &&
-            own / PAGE_BYTES > max)
+            own > vm->backing.kept_bytes && (own - vm->backing.kept_bytes) / PAGE_BYTES > max)
                 too_many_pages(vm, max);
 }
 
