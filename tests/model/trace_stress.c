@@ -215,7 +215,7 @@ static void *initiator_main(void *data)
 }
 
 /* To the very end: the others may wait for the I/O. */
-static void *completer_main(void *)
+static void *completer_main(void *unused)
 {
         while (!atomic_load(&drained) || atomic_load(&busy)) {
                 if (atomic_load(&busy) != 2) {
