@@ -24,7 +24,7 @@ int main()
         config.cow = RAMET_COW_TRAP;
         options.size = sizeof options;
         fuzz.size = sizeof fuzz;
-        fuzz.guest.vcpus = 1;
+        fuzz.guest = nullptr;
         event.exit.reason = RAMET_EXIT_LIMIT;
         if (ramet_ctx_create(&ctx) != 0 || ramet_abi() != RAMET_ABI)
                 return 1;
