@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Formatting and style of every tracked file, as TAP: `./dev lint`."""
+"""Formatting and style of every tracked file, and what the documentation says of the sources, as
+TAP: `./dev lint`."""
 
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import check_docs
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = {'.c', '.h', '.S', '.ld', '.py', '.sh', '.pml'}
@@ -77,7 +80,7 @@ def path_problems(names):
 def main():
     checks = [('clang-format', format_problems), ('one SPDX line a file', spdx_problems),
               (f'no file over {LINES_MAX} lines', length_problems),
-              ('no paths of a machine', path_problems)]
+              ('no paths of a machine', path_problems), *check_docs.CHECKS]
     names, bad = tracked(), 0
 
     print(f'1..{len(checks)}')
