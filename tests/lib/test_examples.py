@@ -6,6 +6,7 @@ EXAMPLES is the directory of the programs; the guests are in guest/ below it.
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,37 @@ def tree_search_says_what_is_wrong():
     r = run('tree_search', '/dev/null')
     expect_equal(r.returncode, 2, 'status')
     expect_in('/dev/null: ', r.stderr)
+
+
+def results(text):
+    """Names of the cases that have passed; the plan must hold."""
+    plan = re.search(r'^1\.\.(\d+)$', text, re.M)
+    expect(plan, f'no plan: {text}')
+    passed = re.findall(r'^ok \d+ - (\w+) # [\d.]+ m?s, \d+ pages dirtied$', text, re.M)
+    expect_equal(len(passed), int(plan[1]), f'cases that passed:\n{text}')
+    return passed
+
+
+@case
+def kernel_tests_pass():
+    need_kvm()
+    for how in ('reset', 'clone'):
+        r = run('kernel_tests', '--jobs', '2', '--isolation', how)
+        expect_equal(r.stderr, '', 'stderr')
+        passed = results(r.stdout)
+        expect_equal((r.returncode, len(set(passed))), (0, 50), 'status, different cases')
+        expect_in('# 50 passed, 0 failed, 0 skipped; boot ', r.stdout)
+
+
+@case
+def kernel_tests_boot_once():
+    """All that a case does is forgotten: they pass in any order, and each alone."""
+    need_kvm()
+    ruin = ['heap_used_up', 'heap_sees_damage', 'hang_is_ended_by_a_limit', 'triple_fault']
+    for name in ruin:
+        r = run('kernel_tests', '--jobs', '1', name, 'file_is_read_back', 'heap_rounds_up')
+        expect_equal(sorted(results(r.stdout)),
+                     sorted([name, 'file_is_read_back', 'heap_rounds_up']), 'cases')
 
 
 main()
