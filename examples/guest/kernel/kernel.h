@@ -39,6 +39,8 @@ const char *calc(const char *expression, int64_t *result); /* what is wrong, or 
 
 /* --- strings --- */
 
+void *memcpy(void *to, const void *from, size_t len); /* the runtime's */
+
 static inline uint64_t length(const char *s)
 {
         uint64_t n = 0;
