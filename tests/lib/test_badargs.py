@@ -62,13 +62,13 @@ class Row:
 def every_call_was_made():
     tap.need_kvm()
     rows = [Row(f, what) for f, what, *_ in badargs_gen.rows()]
-    for row in rows:
-        tried[row.name] = tried.get(row.name, 0) + 1
     starts = range(0, len(rows), CHUNK)
     with ThreadPoolExecutor(2) as pool:
         for found in pool.map(lambda at: run(at, min(at + CHUNK, len(rows)), rows), starts):
             for name, what in found:
                 wrong.setdefault(name, []).append(what)
+    for row in rows:
+        tried[row.name] = tried.get(row.name, 0) + 1
     print(f'# {len(rows)} calls')
 
 
