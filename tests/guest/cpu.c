@@ -11,12 +11,14 @@
 #define PAGES   0x800000ull /* and up: pages to write */
 
 void spot_kernel(void), spot_user(void), spot_other(void), spot_rep(void *buf, uint64_t count);
+void spot_port(void);
 
 asm(".text\n"
     "spot_kernel: nop; nop; nop; nop; nop; ret\n"
     "spot_user: nop; nop; nop; nop; nop; ret\n"
     "spot_other: nop; nop; nop; nop; nop; ret\n"
-    "spot_rep: mov %rsi, %rcx; xor %eax, %eax; rep stosb; nop; ret\n");
+    "spot_rep: mov %rsi, %rcx; xor %eax, %eax; rep stosb; nop; ret\n"
+    "spot_port: mov $0x5000, %edx; out %al, (%dx); nop; ret\n");
 
 static void on_irq(void)
 {
@@ -152,6 +154,9 @@ static void obey(uint64_t command)
         case CPU_REP:
                 spot_rep((void *)PAGES, 8);
                 break;
+        case CPU_PORT:
+                asm volatile("call spot_port" : : : "rdx", "memory");
+                break;
         case CPU_ACCESS:
                 access();
                 break;
@@ -206,6 +211,7 @@ void guest_main(void)
         CONTROL->spot_user = (uint64_t)spot_user;
         CONTROL->spot_other = (uint64_t)spot_other;
         CONTROL->spot_rep = (uint64_t)spot_rep;
+        CONTROL->spot_port = (uint64_t)spot_port;
         irq_handlers[1] = on_trap;
         irq_handlers[2] = on_nmi;
         irq_handlers[VEC_FIRST] = on_irq;

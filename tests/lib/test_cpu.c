@@ -357,6 +357,23 @@ static void a_step_over_an_access(void **state)
         ramet_vm_destroy(vm);
 }
 
+static void a_step_ends_behind_the_access(void **state)
+{
+        struct ramet_vm *vm = ready(1);
+        struct cpu_control c = cpu_control(vm);
+        struct ramet_vm_event e;
+
+        api_ok(ramet_vm_breakpoint(vm, c.spot_port + 5, true));
+        cpu_do(vm, CPU_PORT);
+        e = api_until(vm, RAMET_VM_BREAKPOINT);
+        expect_break(&e, 0, c.spot_port + 5, false);
+        api_ok(ramet_vm_step(vm, 0));
+        e = api_until(vm, RAMET_VM_BREAKPOINT);
+        expect_break(&e, 0, c.spot_port + 6, true);
+        cpu_until_done(vm, CPU_PORT);
+        ramet_vm_destroy(vm);
+}
+
 /* --- interrupts --- */
 
 static void wait_for(struct ramet_vm *vm, size_t counter, uint64_t n)
@@ -454,6 +471,7 @@ int main(void)
                 cmocka_unit_test(a_clone_of_a_machine_at_a_breakpoint),
                 cmocka_unit_test(steps_in_user_mode),
                 cmocka_unit_test(a_step_over_an_access),
+                cmocka_unit_test(a_step_ends_behind_the_access),
         };
 
         if (api_init() <= 0)

@@ -238,6 +238,29 @@ static void held_by_an_access(void **state)
         ramet_template_release(tmpl);
 }
 
+/* One instruction, two events: one after the other. */
+static void a_step_over_what_nobody_answers(void **state)
+{
+        struct ramet_vm *vm = cpu_ready(1, report);
+        struct cpu_control c = cpu_control(vm);
+        struct ramet_vm_event e;
+
+        api_ok(ramet_vm_breakpoint(vm, c.spot_port + 5, true));
+        cpu_do(vm, CPU_PORT);
+        api_until(vm, RAMET_VM_BREAKPOINT);
+        api_ok(ramet_vm_step(vm, 0));
+        api_ok(ramet_vm_continue(vm));
+        assert_int_equal(api_next(vm).type, RAMET_VM_UNHANDLED);
+        assert_int_equal(ramet_vm_next(vm, 20 * RAMET_MILLISECOND, &e), 0);
+        api_ok(ramet_vm_continue(vm));
+        e = api_next(vm);
+        assert_int_equal(e.type, RAMET_VM_BREAKPOINT);
+        assert_int_equal(e.breakpoint.address, c.spot_port + 6);
+        assert_true(e.breakpoint.step);
+        cpu_until_done(vm, CPU_PORT);
+        ramet_vm_destroy(vm);
+}
+
 static void not_reported_unless_asked_for(void **state)
 {
         struct ramet_vm *vm = cpu_ready(1, NULL);
@@ -277,6 +300,7 @@ int main(void)
                 cmocka_unit_test(they_stay_over_a_reset_and_are_in_no_clone),
                 cmocka_unit_test(unhandled_accesses),
                 cmocka_unit_test(held_by_an_access),
+                cmocka_unit_test(a_step_over_what_nobody_answers),
                 cmocka_unit_test(not_reported_unless_asked_for),
                 cmocka_unit_test(writes_to_read_only_memory_are_answered),
         };
