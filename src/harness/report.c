@@ -204,10 +204,24 @@ static void take_console(struct ramet_vm *vm, struct text *console)
         }
 }
 
+int report_crash(struct text *out, struct ramet_vm *vm, unsigned vcpu,
+                 const struct symbols *symbols)
+{
+        struct text console = {0};
+        int ret = report_vcpu(out, vm, vcpu, symbols);
+
+        if (ret < 0)
+                return ret;
+        take_console(vm, &console);
+        report_console(out, text_str(&console), console.len);
+        text_fini(&console);
+        return 0;
+}
+
 int ramet_crash_report(struct ramet_vm *vm, unsigned vcpu, const char *symbols, char *buf,
                        size_t size)
 {
-        struct text out = {0}, console = {0};
+        struct text out = {0};
         struct symbols *table = NULL;
         struct err err = {0};
         int ret = 0;
@@ -220,14 +234,10 @@ int ramet_crash_report(struct ramet_vm *vm, unsigned vcpu, const char *symbols, 
                 ret = symbols_open(symbols, &table, &err);
         if (ret < 0)
                 return harness_result(ret, &err);
-        ret = report_vcpu(&out, vm, vcpu, table);
-        if (ret == 0) {
-                take_console(vm, &console);
-                report_console(&out, text_str(&console), console.len);
+        ret = report_crash(&out, vm, vcpu, table);
+        if (ret == 0)
                 text_cut(&out, buf, size);
-        }
         symbols_free(table);
         text_fini(&out);
-        text_fini(&console);
         return ret;
 }

@@ -18,6 +18,9 @@ int report_where(struct text *out, struct ramet_vm *vm, unsigned vcpu,
 /* Registers and backtrace of a vCPU; 0 or -errno. @symbols: may be NULL. */
 int report_vcpu(struct text *out, struct ramet_vm *vm, unsigned vcpu,
                 const struct symbols *symbols);
+/* That, and the last lines of its console, of what nobody has read yet. */
+int report_crash(struct text *out, struct ramet_vm *vm, unsigned vcpu,
+                 const struct symbols *symbols);
 /* The last lines that it printed; nothing if it printed nothing. */
 void report_console(struct text *out, const char *bytes, size_t len);
 

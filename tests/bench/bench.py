@@ -3,7 +3,7 @@
 """Ramet's figures, each beside its floor: a bare program that makes the least calls for the same
 thing, measured in turn with it, in the same run. Ratios carry over to other machines, times do not.
 
-What each figure is stands in forks.py, memory.py and block.py, the calls of a floor in floor/*.c.
+What each figure is stands in forks.py, memory.py, block.py and execs.py, the calls of a floor in floor/*.c.
 """
 import argparse
 import fnmatch
@@ -12,10 +12,11 @@ import statistics
 import sys
 
 import block
+import execs
 import forks
 import memory
 
-MODULES = (forks, memory, block)
+MODULES = (forks, memory, block, execs)
 
 
 def p99(values):
