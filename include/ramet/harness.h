@@ -202,7 +202,7 @@ RAMET_API int ramet_run_case(struct ramet_booted *booted, const struct ramet_cas
                                                              ##__VA_ARGS__};                       \
         static const struct ramet_case *const ramet_case_entry_##fn##_                             \
                 __attribute__((used, section("ramet_cases"))) = &ramet_case_##fn##_;               \
-        static void fn(struct ramet_test *t)
+        static void fn(struct ramet_test *t __attribute__((unused)))
 
 #define RAMET_MAIN()                                                                               \
         extern const struct ramet_case *const __start_ramet_cases[] __attribute__((weak));         \
