@@ -4,9 +4,8 @@
  * the machine that has just booted: one may use up all memory, destroy the heap or never come back,
  * and the next one finds everything as it was.
  *
- *      kernel_tests                    all of them, as TAP; kernel.elf lies next to the program
- *      kernel_tests --jobs 4 'heap_*'  some of them, four at a time
- *      kernel_tests --help
+ *      kernel_tests                    all of them, as TAP; guest/kernel.elf lies beside the
+ * program kernel_tests --jobs 4 'heap_*'  some of them, four at a time kernel_tests --help
  */
 #include <ramet/harness.h>
 
