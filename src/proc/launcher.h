@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The launcher's side, shared by its files: options.c (what may be asked for),
- * disks.c (its disks), launcher.c (sockets and the queue of events), start.c and process.c (one
- * machine's process), events.c (what a machine may say, and when). One thread; see
- * <ramet/process.h>.
+ * disks.c (its disks), launcher.c (sockets and the queue of events), launch.c (the spawner's
+ * process), start.c and process.c (one machine's process), events.c (what a machine may say, and
+ * when). One thread; see <ramet/process.h>.
  */
 #ifndef RAMET_PROC_LAUNCHER_H
 #define RAMET_PROC_LAUNCHER_H

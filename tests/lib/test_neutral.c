@@ -119,8 +119,10 @@ static void compare(const struct facts *a, const struct facts *b)
         assert_string_equal(a->threads, b->threads);
         assert_int_equal(a->nthreads, b->nthreads);
         assert_int_equal(a->descriptors, b->descriptors);
+#ifndef __SANITIZE_ADDRESS__ /* which maps for itself */
         /* The C library keeps what it has mapped for its heaps and stacks. */
         assert_in_range(b->nmappings, 0, a->nmappings + 8);
+#endif
         assert_string_equal(a->cwd, b->cwd);
         assert_string_equal(a->environment, b->environment);
         assert_string_equal(a->locale, b->locale);
