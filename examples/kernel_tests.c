@@ -4,8 +4,11 @@
  * the machine that has just booted: one may use up all memory, destroy the heap or never come back,
  * and the next one finds everything as it was.
  *
- *      kernel_tests                    all of them, as TAP; guest/kernel.elf lies beside the
- * program kernel_tests --jobs 4 'heap_*'  some of them, four at a time kernel_tests --help
+ *      kernel_tests
+ *      kernel_tests --jobs 4 'heap_*'
+ *      kernel_tests --help
+ *
+ * It prints TAP, and looks for guest/kernel.elf beside the program.
  */
 #include <ramet/harness.h>
 
