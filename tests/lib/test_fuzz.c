@@ -123,13 +123,6 @@ static void create_fails(void **state)
         assert_ptr_equal(fuzz, &options);
 }
 
-static void destroy_case(void **state)
-{
-        ramet_fuzz_destroy(NULL);
-        for (int i = 0; i < 3; i++)
-                ramet_fuzz_destroy(create());
-}
-
 /* --- inputs --- */
 
 static void one_case(void **state)
@@ -447,6 +440,20 @@ static unsigned entries(const char *dir)
                 n++;
         closedir(d);
         return n;
+}
+
+static void destroy_case(void **state)
+{
+        unsigned threads, fds;
+
+        ramet_fuzz_destroy(NULL);
+        ramet_fuzz_destroy(create());
+        threads = entries("/proc/self/task");
+        fds = entries("/proc/self/fd");
+        for (int i = 0; i < 3; i++)
+                ramet_fuzz_destroy(create());
+        assert_int_equal(entries("/proc/self/task"), threads);
+        assert_int_equal(entries("/proc/self/fd"), fds);
 }
 
 static unsigned lines(const char *file)
