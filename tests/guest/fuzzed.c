@@ -9,16 +9,19 @@
  *      p  power off              r  reboot                   t  triple fault
  *      u  read where nothing is  f  a page fault             h  run for ever
  *
+ *      z  count in a page that nobody has touched; the ring's value
+ *
  * Others do nothing. With split=1 the input is at `split_input`, whose two pages are not next to
  * one another in memory, and have changed places.
  */
 #include "rt/rt.h"
 
-#define PAGE    4096ull
-#define RIGHTS  7           /* present, writable, user */
-#define SPLIT   0x200000000 /* 8 GiB */
-#define NOTHING 0xd8000000ull
-#define FAULT   0x300000000ull
+#define PAGE      4096ull
+#define RIGHTS    7           /* present, writable, user */
+#define SPLIT     0x200000000 /* 8 GiB */
+#define NOTHING   0xd8000000ull
+#define UNTOUCHED 0xc00000ull
+#define FAULT     0x300000000ull
 
 asm(".globl split_input\n"
     ".type split_input, @object\n"
@@ -105,6 +108,9 @@ static uint64_t serve(void *arg)
                                 for (unsigned k = 0; k < next; k++)
                                         pages[k][0]++;
                                 i++;
+                                break;
+                        case 'z':
+                                value = ++*(volatile uint8_t *)UNTOUCHED;
                                 break;
                         case 'e':
                                 guest_exit(next);

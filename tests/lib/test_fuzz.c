@@ -133,8 +133,8 @@ static void one_case(void **state)
         assert_int_equal(result.value, 3);
         assert_int_equal(result.reset_ns, 0);
         assert_true(result.run_ns > 0);
-        result = one(fuzz, "s xyz abg", RAMET_FUZZ_OK);
-        assert_int_equal(result.value, sum((const uint8_t *)"s xyz abg", 9));
+        result = one(fuzz, "s xyo abg", RAMET_FUZZ_OK);
+        assert_int_equal(result.value, sum((const uint8_t *)"s xyo abg", 9));
         assert_true(result.reset_ns > 0);
         ramet_fuzz_destroy(fuzz);
 }
@@ -269,6 +269,22 @@ static void nothing_is_left(void **state)
                 /* what is longer than the next one is gone */
                 assert_int_equal(one(fuzz, "slnslnsln", RAMET_FUZZ_OK).value, 9);
         }
+        ramet_fuzz_destroy(fuzz);
+}
+
+/* A page that is a hole in the template is zero again. */
+static void holes_stay_empty(void **state)
+{
+        struct ramet_guest guest = guest_of(NULL);
+        struct ramet_fuzz_options options = options_of(&guest);
+        struct ramet_vm_config config = *guest.config;
+        struct ramet_fuzz *fuzz;
+
+        config.hugepages = RAMET_HUGEPAGES_OFF;
+        guest.config = &config;
+        api_ok(ramet_fuzz_create(api_ctx, &options, &fuzz));
+        for (int i = 0; i < 10; i++)
+                assert_int_equal(one(fuzz, "z", RAMET_FUZZ_OK).value, 1);
         ramet_fuzz_destroy(fuzz);
 }
 
@@ -530,6 +546,7 @@ int main(void)
                 {"ramet_fuzz_one: long inputs are cut", long_input_is_cut},
                 {"ramet_fuzz_one: a buffer in pieces", split_buffer},
                 {"ramet_fuzz_one: nothing reaches the next", nothing_is_left},
+                {"ramet_fuzz_one: holes of the template stay empty", holes_stay_empty},
                 {"ramet_fuzz_one: coverage is added", coverage_is_added},
                 {"ramet_fuzz_one: the shorter array counts", the_shorter_counts},
                 {"ramet_fuzz_one: the same input again", same_again},
