@@ -8,8 +8,6 @@ docs/troubleshooting.md explains, the files that links lead to.
 import errno
 import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,16 +24,6 @@ def api_problems(names):
     return ([f'{API_PAGE}: {n} is missing' for n in sorted(exported - listed)]
             + [f'{API_PAGE}: there is no {n}' for n in sorted(listed - exported)
                if not re.search(rf'\b{n}\(', headers)])
-
-
-def mandoc_problems(names):
-    """Manual pages are well formed. (ramet.1 has a test of its own, where man will do.)"""
-    if not shutil.which('mandoc'):
-        return []
-    pages = [n for n in names if re.fullmatch(r'docs/[\w.]+\.[1-8]', n)]
-    done = subprocess.run(['mandoc', '-Tlint', '-Wwarning', *pages], cwd=ROOT, capture_output=True,
-                          text=True, check=False)
-    return done.stdout.splitlines()
 
 
 def literals(text):
@@ -70,6 +58,5 @@ def link_problems(names):
 
 
 CHECKS = [('ramet_api(3) has every public function', api_problems),
-          ('manual pages are well formed', mandoc_problems),
           ('messages that are explained exist', message_problems),
           ('links lead to files', link_problems)]
