@@ -94,7 +94,8 @@ static int check_header(struct boot_job *job, const Elf64_Ehdr *h, unsigned bits
                                  name, bits, h->e_machine, machine, bits == 64 ? "-64" : "");
         if (h->e_type != ET_EXEC)
                 return err_input(job->err,
-                                 "%s: ELF type %u is not an executable at a fixed address (2)",
+                                 "%s: ELF type %u is not an executable at a fixed address (link "
+                                 "it with -no-pie)",
                                  name, h->e_type);
         if (h->e_phnum == 0)
                 return err_input(job->err, "%s: an ELF without program headers", name);

@@ -213,7 +213,11 @@ static int select_cases(struct run *run, const struct ramet_case *const *cases, 
         }
         if (run->n)
                 return 0;
-        err_input(err, ncases ? "no case matches" : "there are no cases");
+        if (!ncases)
+                err_input(err, "there are no cases");
+        else
+                err_input(err, "no case matches %s%s", run->options.patterns[0],
+                          run->options.npatterns > 1 ? ", or the other patterns" : "");
         return -ENOENT;
 }
 

@@ -96,26 +96,28 @@ static int check_host(const struct backing *b, struct err *err)
         int r;
 
         if (!env->kvm || !env->sync || !env->mem || !env->slots)
-                return err_input(err, "--cow rom is for machines: use private");
+                return err_input(err, "cow engine rom is for machines: use private");
         if (kvm_vm_has(env->kvm, KVM_CAP_READONLY_MEM) <= 0)
                 missing = "READONLY_MEM";
         else if (kvm_vm_has(env->kvm, KVM_CAP_EXIT_ON_EMULATION_FAILURE) <= 0)
                 missing = "EXIT_ON_EMULATION_FAILURE";
         if (missing)
                 return err_host(err, ENOTSUP,
-                                "--cow rom: this host's KVM has no %s: use --cow private", missing);
+                                "cow engine rom: this host's KVM has no %s: use cow engine private",
+                                missing);
         if (env->slots->max < SLOTS_MIN)
                 return err_host(err, ENOTSUP,
-                                "--cow rom: this host's KVM has %u memory slots, fewer than %u: "
-                                "use --cow private",
+                                "cow engine rom: this host's KVM has %u memory slots, "
+                                "fewer than %u: use cow engine private",
                                 env->slots->max, SLOTS_MIN);
         r = kvm_pv_msrs_exit(env->kvm);
         if (r == -ENOTSUP)
                 return err_host(err, ENOTSUP,
-                                "--cow rom: this host's KVM has no X86_MSR_FILTER: "
-                                "use --cow private");
+                                "cow engine rom: this host's KVM has no X86_MSR_FILTER: "
+                                "use cow engine private");
         if (r < 0)
-                return err_host(err, -r, "--cow rom: KVM_X86_SET_MSR_FILTER: %s", strerror(-r));
+                return err_host(err, -r, "cow engine rom: KVM_X86_SET_MSR_FILTER: %s",
+                                strerror(-r));
         return 0;
 }
 
@@ -131,7 +133,7 @@ static int create(struct backing *b, struct err *err)
                 return r;
         rom = calloc(1, sizeof *rom);
         if (!rom)
-                return err_host(err, ENOMEM, "no memory for --cow rom");
+                return err_host(err, ENOMEM, "no memory for cow engine rom");
         b->cow_state = rom;
         rom->npages = b->size / PAGE;
         rom->granule = limit_granule ? limit_granule : GRANULE;
@@ -144,7 +146,7 @@ static int create(struct backing *b, struct err *err)
         if (rom->own == MAP_FAILED)
                 rom->own = NULL;
         if (!rom->moved || !rom->own)
-                return err_host(err, ENOMEM, "no memory for --cow rom");
+                return err_host(err, ENOMEM, "no memory for cow engine rom");
         kvm_vm_zap_slots_only(b->cow_env.kvm); /* else a break costs more; it is as right */
         return 0;
 }

@@ -189,7 +189,7 @@ static int start_thread(struct trap *t, struct err *err)
         r = pthread_create(&t->thread, NULL, trap_thread, t);
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         if (r)
-                return err_host(err, r, "a thread for --cow trap: %s", strerror(r));
+                return err_host(err, r, "a thread for cow engine trap: %s", strerror(r));
         t->has_thread = true;
         return 0;
 }
@@ -201,7 +201,7 @@ static int create(struct backing *b, struct err *err)
         int r;
 
         if (!t)
-                return err_host(err, ENOMEM, "no memory for --cow trap");
+                return err_host(err, ENOMEM, "no memory for cow engine trap");
         b->cow_state = t;
         t->backing = b;
         t->env = b->cow_env;
@@ -210,10 +210,10 @@ static int create(struct backing *b, struct err *err)
         pthread_cond_init(&t->round_ended, NULL);
         t->own = calloc(words(t), sizeof *t->own);
         if (!t->own)
-                return err_host(err, ENOMEM, "no memory for --cow trap");
+                return err_host(err, ENOMEM, "no memory for cow engine trap");
         r = uffd_open(&t->uffd, &why);
         if (r < 0)
-                return err_host(err, -r, "--cow trap: %s: use --cow private", why.text);
+                return err_host(err, -r, "cow engine trap: %s: use cow engine private", why.text);
         t->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (t->end_fd < 0)
                 return err_host(err, errno, "eventfd: %s", strerror(errno));
@@ -254,8 +254,8 @@ static int arm(struct backing *b, struct err *err)
         pthread_mutex_unlock(&t->lock);
         if (r == -EINVAL)
                 return err_host(err, ENOTSUP,
-                                "--cow trap: this kernel cannot write-protect these memory layers: "
-                                "use --cow private");
+                                "cow engine trap: this kernel cannot write-protect these memory "
+                                "layers: use cow engine private");
         return r < 0 ? err_host(err, -r, "write-protecting guest memory: %s", strerror(-r)) : 0;
 }
 

@@ -358,9 +358,9 @@ static void silent_end(struct ramet_process *p, int wait_status)
                 exit_event(p, RAMET_EXIT_KILLED, SIGKILL,
                            "its process misbehaved and was killed: %s", p->broken);
         else if (sig == SIGSYS)
-                exit_event(p, RAMET_EXIT_KILLED, sig,
-                           "a system call outside its allow-list (seccomp); run with --seccomp "
-                           "log to see which");
+                exit_event(
+                        p, RAMET_EXIT_KILLED, sig,
+                        "a system call outside its allow-list; run with seccomp log to see which");
         else if (sig)
                 exit_event(p, RAMET_EXIT_KILLED, sig, "its process was ended by signal %d (%s)",
                            sig, sigdescr_np(sig) ?: "unknown");

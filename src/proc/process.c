@@ -123,6 +123,13 @@ static void leave_line(struct ramet_process *p)
         start_fini(&p->start);
 }
 
+static int fail_start(struct ramet_process *p, int ret)
+{
+        const bool lost = ret == -EPIPE || ret == -ECONNRESET;
+
+        return fail(p, ret, lost ? "the spawner is lost" : "cannot start a machine's process");
+}
+
 int process_submit(struct ramet_process *p, const struct start *start)
 {
         struct ramet_spawner *s = p->spawner;
@@ -139,7 +146,7 @@ int process_submit(struct ramet_process *p, const struct start *start)
         if (!ret)
                 return 0;
 failed:
-        fail(p, ret, "cannot start a machine's process");
+        fail_start(p, ret);
         process_free(p);
         return ret;
 }
@@ -173,7 +180,7 @@ void process_flush(struct ramet_spawner *s)
                         return;
                 leave_line(p);
                 if (ret) {
-                        fail(p, ret, "cannot start a machine's process");
+                        fail_start(p, ret);
                         events_never(p, ctx_last()->text);
                         p->state = PROCESS_GONE;
                 } else if (p->killed) {

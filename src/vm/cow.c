@@ -369,7 +369,7 @@ static void break_noted(struct vcpu *vcpu)
         c->everything = false;
         c->msr = 0;
         if (r < 0)
-                vm_exit_with(vm, RAMET_EXIT_HOST, 0, "--cow rom: %s", err.text);
+                vm_exit_with(vm, RAMET_EXIT_HOST, 0, "cow engine rom: %s", err.text);
 }
 
 bool cow_has_noted(const struct vcpu *vcpu)
@@ -444,7 +444,8 @@ static int set_init(struct page_set *set, struct vm *vm, struct err *err)
 {
         set->vm = vm;
         set->bits = calloc(vm->backing.size / PAGE / 64 + 1, sizeof *set->bits);
-        return set->bits ? 0 : err_host(err, ENOMEM, "--cow rom: no memory for a set of pages");
+        return set->bits ? 0
+                         : err_host(err, ENOMEM, "cow engine rom: no memory for a set of pages");
 }
 
 static int set_break(const struct page_set *set, struct err *err)
@@ -491,7 +492,7 @@ static int find_likely_tables(struct page_set *set, struct err *err)
         uint8_t *buf = aligned_alloc(PAGE, SCAN_BYTES);
 
         if (!buf)
-                return err_host(err, ENOMEM, "--cow rom: no memory to look for page tables");
+                return err_host(err, ENOMEM, "cow engine rom: no memory to look for page tables");
         if (limit < LAYOUT_HIGH_RAM)
                 limit = LAYOUT_HIGH_RAM;
         filter = x86_table_filter(x86_cpuid_maxphyaddr(set->vm->cpuid), limit, true, false);
@@ -510,7 +511,7 @@ static int find_likely_tables(struct page_set *set, struct err *err)
                         if (n <= 0 || n % (ssize_t)PAGE) {
                                 free(buf);
                                 return err_host(err, n < 0 ? errno : EIO,
-                                                "--cow rom: reading a memory layer: %s",
+                                                "cow engine rom: reading a memory layer: %s",
                                                 n < 0 ? strerror(errno) : "it is too short");
                         }
                         find_likely_in(set, &filter, buf, at, (uint64_t)n);
@@ -531,7 +532,7 @@ static int find_tables(struct page_set *set, const struct registers *s, struct e
         int r = x86_tables_init(&tables, npages);
 
         if (r < 0)
-                return err_host(err, -r, "--cow rom: no memory for a set of page tables");
+                return err_host(err, -r, "cow engine rom: no memory for a set of page tables");
         r = x86_tables_collect(&tables, &s->paging, &reader, 4 * npages + 1024);
         for (uint64_t page = 0; page < npages && r == 0; page++) {
                 if (tables.levels[page])
@@ -555,7 +556,7 @@ static int find_of_vcpu(struct page_set *set, struct vcpu *vcpu, struct err *err
         if (r == 0)
                 r = kvm_ioctl(vcpu->kvm.fd, KVM_GET_MP_STATE, &state);
         if (r < 0)
-                return err_host(err, -r, "--cow rom: registers of vCPU %u: %s", vcpu->kvm.id,
+                return err_host(err, -r, "cow engine rom: registers of vCPU %u: %s", vcpu->kvm.id,
                                 strerror(-r));
         for (unsigned i = 0; i < n; i++) {
                 if (kvm_pv_msr(msrs[i].index, msrs[i].data, &gpa, &len))

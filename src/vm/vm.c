@@ -346,7 +346,8 @@ static int check_shape(const struct vm *vm, struct err *err)
                                                                       : RAMET_VCPUS_MAX);
         if (s->memory_bytes < RAMET_MEMORY_MIN || s->memory_bytes > RAMET_MEMORY_MAX ||
             s->memory_bytes % 4096)
-                return err_input(err, "%llu bytes of memory: expected 1 MiB to 1 TiB in pages",
+                return err_input(err,
+                                 "%llu bytes of memory: expected 1 MiB to 1 TiB, in whole pages",
                                  (unsigned long long)s->memory_bytes);
         if (s->debug_exit_port > 0xfffc)
                 return err_input(err, "debug exit port %#x: expected at most 0xfffc",
@@ -433,9 +434,9 @@ static int make_root(struct vm *vm, struct err *err)
                 r = backing_create(&vm->backing, vm->shape.memory_bytes, wants_huge(&vm->options),
                                    &huge, err);
         if (r == 0 && vm->options.hugepages == RAMET_HUGEPAGES_ON && !huge)
-                r = err_host(err, ENOTSUP,
-                             "this host gives guest memory no huge pages "
-                             "(--hugepages on): use auto or off");
+                r = err_host(
+                        err, ENOTSUP,
+                        "this host gives guest memory no huge pages: use hugepages auto or off");
         if (r == 0)
                 r = vm_make_machine(vm, err);
         if (r == 0)

@@ -354,7 +354,7 @@ static void too_few_slots_are_refused(void **state)
         rom_limit(0, PAGE);
         assert_int_equal(ret, -ENOTSUP);
         assert_non_null(strstr(err.text, "31 memory slots"));
-        assert_non_null(strstr(err.text, "--cow private"));
+        assert_non_null(strstr(err.text, "cow engine private"));
         rig_free(&r);
 }
 

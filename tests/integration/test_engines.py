@@ -110,7 +110,7 @@ def no_userfaultfd(words):
     drop = 'exec setpriv --bounding-set -sys_ptrace --inh-caps -sys_ptrace -- "$@"'
     command = os.path.abspath(os.environ.get('RAMET', 'ramet'))
     r = Process(['unshare', '-m', 'sh', '-c', hide + drop, 'sh', command, *words, '--cow', 'trap']).wait(30)
-    expect_error(r, HOST, '--cow trap', 'CAP_SYS_PTRACE', 'use --cow private')
+    expect_error(r, HOST, 'cow engine trap', 'CAP_SYS_PTRACE', 'use cow engine private')
 
 
 main()

@@ -111,7 +111,7 @@ def bad_options_are_one_line():
     for args, word in ((['--no-such'], '--no-such'), (['--jobs', 'x'], '--jobs x'), (['--jobs'], '--jobs'),
                        (['--jobs=0'], 'from 1 to 256'), (['--isolation', 'none'], 'reset or clone'),
                        (['--timeout', '-1'], '--timeout'), (['--list=x'], '--list'), (['-x'], '-x'),
-                       (['no_such_case'], 'no case matches')):
+                       (['no_such_case'], 'no case matches no_such_case')):
         r = run(*args, status=2)
         expect_equal(r.stdout, '', 'standard output')
         expect_equal(len(r.stderr.splitlines()), 1, r.stderr)

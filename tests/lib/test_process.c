@@ -167,6 +167,7 @@ static void case_ramet_spawner_execute(void **state)
 /* One that is no spawner is told of when it is used, and waited for. */
 static void a_spawner_that_is_none_is_lost(void **state)
 {
+        struct ramet_process *p = NULL;
         struct ramet_event e;
 
         ramet_spawner_destroy(sp);
@@ -177,6 +178,7 @@ static void a_spawner_that_is_none_is_lost(void **state)
 
                 if (ret < 0) {
                         api_fails(ret, -EPIPE, "the spawner is lost");
+                        api_fails(try_start("servant.elf", 0, &p), -EPIPE, "the spawner is lost");
                         return;
                 }
                 usleep(10000);

@@ -534,8 +534,8 @@ static void try_in_child(int expected, const char *word)
                 _exit(90);
         before = open_fds();
         r = backing_set_cow(&b, &cow_trap, &(struct cow_env){0}, &err);
-        if (r != expected || !strstr(err.text, word) || !strstr(err.text, "use --cow private") ||
-            strchr(err.text, '\n')) {
+        if (r != expected || !strstr(err.text, word) ||
+            !strstr(err.text, "use cow engine private") || strchr(err.text, '\n')) {
                 fprintf(stderr, "# got %d: %s\n", r, err.text);
                 _exit(1);
         }
@@ -679,7 +679,8 @@ static void a_freeze_that_cannot_be_armed_fails_alone(void **state)
                 answer(SYS_ioctl, REGISTER_REQUEST, EINVAL);
                 if (backing_freeze_prepare(&b, &f, &err) < 0)
                         _exit(93);
-                if (backing_freeze(&b, &f, &err) != -ENOTSUP || !strstr(err.text, "--cow private"))
+                if (backing_freeze(&b, &f, &err) != -ENOTSUP ||
+                    !strstr(err.text, "cow engine private"))
                         _exit(94);
                 backing_freeze_end(&f);
                 b.hva[0]++;

@@ -170,7 +170,7 @@ static void its_end_is_told(void **state)
         p = start("sigsys");
         expect(p, RAMET_EVENT_LAUNCHED);
         e = expect_killed(p, SIGSYS);
-        assert_non_null(strstr(e.text, "--seccomp log"));
+        assert_non_null(strstr(e.text, "seccomp log"));
         ramet_process_release(p);
 }
 
