@@ -434,30 +434,22 @@ int ramet_fuzz_one(struct ramet_fuzz *fuzz, const uint8_t *data, size_t len,
 
 /* --- a crash in words --- */
 
-static void tell_unhandled(struct text *out, const struct ramet_vm_event *e)
-{
-        text_add(out, "%s of %u byte(s) %s %s %#llx, where nothing is\n",
-                 e->unhandled.write ? "write" : "read", e->unhandled.length,
-                 e->unhandled.write ? "to" : "from",
-                 e->unhandled.space == RAMET_PIO ? "port" : "address",
-                 (unsigned long long)e->unhandled.address);
-}
-
 static void tell_outcome(struct text *out, const struct ramet_fuzz *f)
 {
         const struct ramet_vm_event *e = &f->event;
 
         if (e->type == RAMET_VM_DOORBELL)
-                text_add(out, "no crash: it rang with %u\n", e->doorbell.value);
+                text_add(out, "no crash: it rang with %u", e->doorbell.value);
         else if (e->type == RAMET_VM_UNHANDLED)
-                tell_unhandled(out, e);
+                report_unhandled(out, e);
         else if (e->type == RAMET_VM_EXIT && e->exit.text[0])
-                text_add(out, "it ended: %s\n", e->exit.text);
+                text_add(out, "it ended: %s", e->exit.text);
         else if (e->type == RAMET_VM_EXIT)
-                text_add(out, "it ended with %d by isa-debug-exit\n", e->exit.status >> 1);
+                text_add(out, "it ended with %d by isa-debug-exit", e->exit.status >> 1);
         else
-                text_add(out, "it was stopped after %llu ms\n",
+                text_add(out, "it was stopped after %llu ms",
                          (unsigned long long)(f->options.limits.run_ns / RAMET_MILLISECOND));
+        text_add(out, "\n");
 }
 
 int ramet_fuzz_report(struct ramet_fuzz *fuzz, char *buf, size_t size)

@@ -32,7 +32,8 @@ static int read_guest(void *arg, uint64_t gva, void *buf, size_t len)
         return ramet_vm_read_gva(r->vm, r->vcpu, gva, buf, len);
 }
 
-void report_address(struct text *out, const struct symbols *symbols, uint64_t address)
+/* "0x1012f4 parse_header+0x34", or the address alone. */
+static void report_address(struct text *out, const struct symbols *symbols, uint64_t address)
 {
         const char *name;
         uint64_t offset;
@@ -71,6 +72,15 @@ int report_where(struct text *out, struct ramet_vm *vm, unsigned vcpu,
         text_add(out, "vCPU %u at ", vcpu);
         report_address(out, symbols, regs.cs.base + regs.rip);
         return 0;
+}
+
+void report_unhandled(struct text *out, const struct ramet_vm_event *e)
+{
+        text_add(out, "%s of %u byte%s %s %s 0x%llx, where nothing is",
+                 e->unhandled.write ? "write" : "read", e->unhandled.length,
+                 e->unhandled.length == 1 ? "" : "s", e->unhandled.write ? "to" : "from",
+                 e->unhandled.space == RAMET_PIO ? "port" : "address",
+                 (unsigned long long)e->unhandled.address);
 }
 
 static void report_regs(struct text *out, const struct ramet_regs *r)

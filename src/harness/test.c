@@ -251,18 +251,16 @@ static _Noreturn void ended(struct ramet_test *t, const struct ramet_vm_event *e
 
 static _Noreturn void unhandled(struct ramet_test *t, const struct ramet_vm_event *e)
 {
-        struct text where = {0};
+        struct text what = {0};
         char line[256];
 
-        report_where(&where, t->vm, e->vcpu, t->booted->symbols);
-        snprintf(line, sizeof line, "%s", text_str(&where));
-        text_fini(&where);
+        report_unhandled(&what, e);
+        text_add(&what, ", ");
+        report_where(&what, t->vm, e->vcpu, t->booted->symbols);
+        snprintf(line, sizeof line, "%s", text_str(&what));
+        text_fini(&what);
         report_vcpus(t, e->vcpu, false);
-        fail(t, "%s of %u bytes %s %s 0x%llx, where nothing is, %s",
-             e->unhandled.write ? "write" : "read", e->unhandled.length,
-             e->unhandled.write ? "to" : "from",
-             e->unhandled.space == RAMET_PIO ? "port" : "address",
-             (unsigned long long)e->unhandled.address, line);
+        fail(t, "%s", line);
 }
 
 /* Let it run until an event of @types or its end, at most @slice_ns: false when that went by. */

@@ -114,7 +114,8 @@ static size_t announced(uint8_t first, uint32_t *least)
         return 0;
 }
 
-size_t text_character(const char *bytes, size_t len)
+/* Bytes of the valid character that begins here and can be shown as it is; 0: none does. */
+static size_t character(const char *bytes, size_t len)
 {
         const uint8_t *p = (const uint8_t *)bytes;
         uint32_t least = 0, c;
@@ -145,7 +146,7 @@ size_t text_character(const char *bytes, size_t len)
 void text_visible(struct text *t, const char *bytes, size_t len)
 {
         for (size_t i = 0, n; i < len; i += n ? n : 1) {
-                n = text_character(bytes + i, len - i);
+                n = character(bytes + i, len - i);
                 if (n > 0 && bytes[i] != '\\')
                         text_bytes(t, bytes + i, n);
                 else if (bytes[i] == '\\')

@@ -39,7 +39,4 @@ void text_prefixed(struct text *t, const char *prefix, const char *lines);
 void text_last_lines(struct text *t, const char *prefix, const char *bytes, size_t len,
                      unsigned max);
 
-/* Bytes of the valid character that begins here and can be shown as it is; 0: none does. */
-size_t text_character(const char *bytes, size_t len);
-
 #endif

@@ -96,15 +96,10 @@ int ramet_vm_step(struct ramet_vm *vm, unsigned vcpu)
 
 /* --- interrupts --- */
 
-static int check_machine(const struct ramet_vm *vm, struct err *err)
-{
-        return vm ? 0 : err_input(err, "machine: NULL given");
-}
-
 int ramet_vm_irq(struct ramet_vm *vm, unsigned line, bool level)
 {
         struct err err = {0};
-        int ret = check_machine(vm, &err);
+        int ret = lib_check_machine(vm, &err);
 
         if (ret == 0)
                 ret = vm_irq(vm->vm, line, level, &err);
@@ -114,7 +109,7 @@ int ramet_vm_irq(struct ramet_vm *vm, unsigned line, bool level)
 int ramet_vm_nmi(struct ramet_vm *vm, unsigned vcpu)
 {
         struct err err = {0};
-        int ret = check_machine(vm, &err);
+        int ret = lib_check_machine(vm, &err);
 
         if (ret == 0)
                 ret = vm_nmi(vm->vm, vcpu, &err);
@@ -124,7 +119,7 @@ int ramet_vm_nmi(struct ramet_vm *vm, unsigned vcpu)
 int ramet_vm_msi(struct ramet_vm *vm, uint64_t address, uint32_t data)
 {
         struct err err = {0};
-        int ret = check_machine(vm, &err);
+        int ret = lib_check_machine(vm, &err);
 
         if (ret == 0)
                 ret = vm_msi(vm->vm, address, data, &err);

@@ -123,7 +123,8 @@ static bool take(struct ramet_vm *vm, struct ramet_vm_event *event)
         return true;
 }
 
-void lib_go_on(struct ramet_vm *vm, uint32_t result, uint32_t count)
+/* What the held vCPUs read at the doorbell, if one of them rang; and they go on. */
+static void go_on(struct ramet_vm *vm, uint32_t result, uint32_t count)
 {
         if (vm->rings)
                 vm_answer(vm->vm, result, count);
@@ -182,7 +183,7 @@ static int await(struct ramet_vm *vm, unsigned types, uint64_t deadline_ns,
                                 return 1;
                         if (event->type == RAMET_VM_CONSOLE)
                                 lib_console_dropped(vm);
-                        lib_go_on(vm, 0, 0);
+                        go_on(vm, 0, 0);
                 }
                 if (last)
                         return 0;
@@ -220,7 +221,7 @@ static int run_until(struct ramet_vm *vm, unsigned types, uint64_t timeout_ns,
                 return err_input(err, "event: NULL given, where to put one was expected");
         if (vm->end_told)
                 return err_host(err, ESRCH, "the machine has ended");
-        lib_go_on(vm, 0, 0);
+        go_on(vm, 0, 0);
         lib_run(vm, true);
         r = await(vm, types | RAMET_VM_EXIT, deadline_after(timeout_ns), &e, err);
         if (r == 1)
@@ -247,7 +248,7 @@ int ramet_vm_continue(struct ramet_vm *vm)
         int ret = lib_enter(vm, LIB_ANY, &err);
 
         if (ret == 0) {
-                lib_go_on(vm, 0, 0);
+                go_on(vm, 0, 0);
                 lib_leave(vm);
         }
         return lib_result(ret, &err);
@@ -265,7 +266,7 @@ static int answer(struct ramet_vm *vm, uint32_t result, uint32_t count, struct e
                                  "answer: result is %#x, at most count, which is %#x, or "
                                  "RAMET_DOORBELL_FAILED or _NOT_ARMED was expected",
                                  result, count);
-        lib_go_on(vm, result, count);
+        go_on(vm, result, count);
         return 0;
 }
 

@@ -59,16 +59,29 @@ static void pass_on(struct ramet_vm *vm)
                 pthread_cond_broadcast(&vm->turn);
 }
 
+int lib_check_machine(const struct ramet_vm *vm, struct err *err)
+{
+        return vm ? 0 : err_input(err, "machine: NULL given");
+}
+
+int lib_check_thread(struct err *err)
+{
+        return vm_in_vcpu_thread()
+                       ? err_host(err, EDEADLK,
+                                  "called from a handler, where only ramet_vm_irq, ramet_vm_nmi "
+                                  "and ramet_vm_msi may be")
+                       : 0;
+}
+
 int lib_enter(struct ramet_vm *vm, enum lib_where where, struct err *err)
 {
         bool own_section;
+        int r = lib_check_machine(vm, err);
 
-        if (!vm)
-                return err_input(err, "machine: NULL given");
-        if (vm_in_vcpu_thread())
-                return err_host(err, EDEADLK,
-                                "called from a handler, where only ramet_vm_irq, ramet_vm_nmi and "
-                                "ramet_vm_msi may be");
+        if (r == 0)
+                r = lib_check_thread(err);
+        if (r < 0)
+                return r;
         pthread_mutex_lock(&vm->lock);
         own_section = vm->section && pthread_equal(vm->inside, pthread_self());
         if (!own_section)

@@ -114,6 +114,10 @@ enum lib_where {
 int lib_gate_init(struct ramet_vm *vm, struct err *err);
 void lib_gate_fini(struct ramet_vm *vm);
 
+/* -EINVAL with err set: NULL. */
+int lib_check_machine(const struct ramet_vm *vm, struct err *err);
+/* -EDEADLK with err set: a handler of the program is calling. */
+int lib_check_thread(struct err *err);
 /* Get in: checks @vm (NULL), that no handler of the program is calling, and begin and end; waits
  * until the other callers are out. 0, or a failure with err set. */
 int lib_enter(struct ramet_vm *vm, enum lib_where where, struct err *err);
@@ -151,8 +155,6 @@ void lib_event(struct ramet_vm *vm, const struct ramet_vm_event *event, bool hol
 void lib_events_forget(struct ramet_vm *vm);
 /* Those that rang go on: RESULT and COUNT have been set. */
 void lib_rings_answered(struct ramet_vm *vm);
-/* What the held vCPUs read at the doorbell, if one of them rang; and they go on. */
-void lib_go_on(struct ramet_vm *vm, uint32_t result, uint32_t count);
 
 /* Is there one to take? */
 bool lib_has_event(struct ramet_vm *vm);

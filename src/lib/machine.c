@@ -218,9 +218,10 @@ int ramet_vm_create(struct ramet_ctx *ctx, const struct ramet_vm_config *config,
                     struct ramet_vm **vm)
 {
         struct err err = {0};
-        int ret = vm_in_vcpu_thread() ? err_host(&err, EDEADLK, "called from a handler")
-                                      : create(ctx, config, vm, &err);
+        int ret = lib_check_thread(&err);
 
+        if (ret == 0)
+                ret = create(ctx, config, vm, &err);
         return lib_result(ret, &err);
 }
 
@@ -278,11 +279,11 @@ int ramet_vm_pause(struct ramet_vm *vm)
 int ramet_vm_set_data(struct ramet_vm *vm, void *data)
 {
         struct err err = {0};
+        int ret = lib_check_machine(vm, &err);
 
-        if (!vm)
-                return lib_result(err_input(&err, "machine: NULL given"), &err);
-        atomic_store(&vm->data, data);
-        return 0;
+        if (ret == 0)
+                atomic_store(&vm->data, data);
+        return lib_result(ret, &err);
 }
 
 void *ramet_vm_data(const struct ramet_vm *vm)

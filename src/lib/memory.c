@@ -88,14 +88,11 @@ struct gva_access {
 static int access_gva(struct ramet_vm *vm, const struct gva_access *a, struct err *err)
 {
         uint64_t failed = a->gva;
+        int r = vm_check_vcpu(vm->vm, a->vcpu, err);
         bool ran;
-        int r;
 
-        if (a->vcpu >= vm_shape(vm->vm)->vcpus)
-                return err_input(err, "vcpu: %u given, less than %u expected", a->vcpu,
-                                 vm_shape(vm->vm)->vcpus);
-        if (!a->len)
-                return 0;
+        if (r < 0 || !a->len)
+                return r;
         ran = lib_run(vm, false);
         r = a->from ? vm_write_gva(vm->vm, a->vcpu, a->gva, a->from, a->len, &failed)
                     : vm_read_gva(vm->vm, a->vcpu, a->gva, a->to, a->len, &failed);
@@ -143,9 +140,9 @@ static int translate(struct ramet_vm *vm, unsigned vcpu, uint64_t gva, uint64_t 
 
         if (!gpa)
                 return err_input(err, "gpa: NULL given, where to put one was expected");
-        if (vcpu >= vm_shape(vm->vm)->vcpus)
-                return err_input(err, "vcpu: %u given, less than %u expected", vcpu,
-                                 vm_shape(vm->vm)->vcpus);
+        r = vm_check_vcpu(vm->vm, vcpu, err);
+        if (r < 0)
+                return r;
         ran = lib_run(vm, false);
         r = vm_translate(vm->vm, vcpu, gva, &found);
         lib_run(vm, ran);

@@ -168,15 +168,13 @@ int ramet_template_spawn(struct ramet_template *tmpl, const struct ramet_spawn_o
                          struct ramet_vm **clone)
 {
         struct err err = {0};
-        int ret;
+        int ret = lib_check_thread(&err);
 
-        if (vm_in_vcpu_thread())
-                ret = err_host(&err, EDEADLK, "called from a handler");
-        else if (!tmpl)
+        if (ret == 0 && !tmpl)
                 ret = err_input(&err, "template: NULL given");
-        else if (!clone)
+        if (ret == 0 && !clone)
                 ret = err_input(&err, "clone: NULL given, where to put one was expected");
-        else
+        if (ret == 0)
                 ret = spawn(tmpl, options, clone, &err);
         return lib_result(ret, &err);
 }

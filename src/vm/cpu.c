@@ -14,11 +14,11 @@
 #define LINES    24u /* of the IOAPIC */
 #define MSI_BASE 0xfee00000ull
 
-static int check_vcpu(const struct vm *vm, unsigned vcpu, struct err *err)
+int vm_check_vcpu(const struct vm *vm, unsigned vcpu, struct err *err)
 {
         if (vcpu >= vm->shape.vcpus)
-                return err_input(err, "vCPU %u given, at most %u expected", vcpu,
-                                 vm->shape.vcpus - 1);
+                return err_input(err, "vcpu: %u given, less than %u expected", vcpu,
+                                 vm->shape.vcpus);
         return 0;
 }
 
@@ -26,7 +26,7 @@ static int check_stopped(const struct vm *vm, unsigned vcpu, struct err *err)
 {
         if (vm->started && !vm->paused)
                 return err_host(err, EBUSY, "the machine runs");
-        return check_vcpu(vm, vcpu, err);
+        return vm_check_vcpu(vm, vcpu, err);
 }
 
 int vm_get_regs(struct vm *vm, unsigned vcpu, struct ramet_regs *regs, struct err *err)
@@ -77,7 +77,7 @@ static int check_msi(const struct vm *vm, struct err *err)
 
 int vm_nmi(struct vm *vm, unsigned vcpu, struct err *err)
 {
-        int r = check_vcpu(vm, vcpu, err);
+        int r = vm_check_vcpu(vm, vcpu, err);
 
         if (r == 0)
                 r = check_msi(vm, err);

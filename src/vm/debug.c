@@ -284,11 +284,10 @@ int vm_step(struct vm *vm, unsigned vcpu, struct err *err)
 {
         int r = check(vm, err);
 
+        if (r == 0)
+                r = vm_check_vcpu(vm, vcpu, err);
         if (r < 0)
                 return r;
-        if (vcpu >= vm->shape.vcpus)
-                return err_input(err, "vCPU %u given, at most %u expected", vcpu,
-                                 vm->shape.vcpus - 1);
         vm->vcpus[vcpu].debug.step = true;
         vm->vcpus[vcpu].debug.active = true;
         return 0;

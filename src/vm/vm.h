@@ -2,10 +2,11 @@
 /*
  * A machine: memory, vCPUs, devices, and its life from creation to the last exit.
  *
- *      vm_create + vm_boot ---.
- *                             +--> vm_start (threads, parked) --> vm_run --> events ... -->
- * vm_destroy vm_spawn(template) ----'                                    |  ^ vm_freeze, vm_pause
- * +--+
+ *      vm_create + vm_boot --.
+ *                            +--> vm_start --> vm_run --> events --> ... --> vm_destroy
+ *      vm_spawn(template) ---'    threads,       ^           |
+ *                                 parked         '-----------'
+ *                                            vm_freeze, vm_pause, vm_reset
  *
  * One thread, the one that runs the loop given at creation, owns the machine: it makes all the
  * calls below and gets all its events, through the loop. vCPU threads only raise events.
@@ -250,8 +251,8 @@ bool vm_has_ended(struct vm *vm); /* its EXIT event has come, or is under way. A
 
 /* --- vCPUs: debug.c, cpu.c; the owner, while the machine is stopped (-EBUSY) --- */
 
-struct ramet_regs;
-
+/* -EINVAL with err set: there is no such vCPU. Whether the machine runs or not. */
+int vm_check_vcpu(const struct vm *vm, unsigned vcpu, struct err *err);
 /* -EINVAL (err: which vCPU there is not, or which registers are refused); -errno of KVM. */
 int vm_get_regs(struct vm *vm, unsigned vcpu, struct ramet_regs *regs, struct err *err);
 int vm_set_regs(struct vm *vm, unsigned vcpu, const struct ramet_regs *regs, struct err *err);

@@ -51,7 +51,7 @@ static void vm_get_regs(void **state)
         assert_int_equal(regs.cs.attributes & 0x290, 0x290); /* L, P, S */
         assert_int_equal(regs.rflags & RFLAGS_TF, 0);
         assert_true(regs_of(vm, 1).rsp != regs.rsp);
-        api_fails(ramet_vm_get_regs(vm, 2, &regs), -EINVAL, "vCPU 2");
+        api_fails(ramet_vm_get_regs(vm, 2, &regs), -EINVAL, "vcpu: 2 given");
         api_fails(ramet_vm_get_regs(vm, 0, NULL), -EINVAL, "regs");
         api_fails(ramet_vm_get_regs(NULL, 0, &regs), -EINVAL, "machine");
         ramet_vm_destroy(vm);
@@ -110,7 +110,7 @@ static void registers_that_are_refused(void **state)
         api_fails(ramet_vm_set_regs(vm, 0, &bad), -EINVAL, "KVM refuses");
         back = regs_of(vm, 0);
         assert_memory_equal(&back, &regs, sizeof regs);
-        api_fails(ramet_vm_set_regs(vm, 1, &regs), -EINVAL, "vCPU 1");
+        api_fails(ramet_vm_set_regs(vm, 1, &regs), -EINVAL, "vcpu: 1 given");
         api_fails(ramet_vm_set_regs(vm, 0, NULL), -EINVAL, "regs");
         api_fails(ramet_vm_set_regs(NULL, 0, &regs), -EINVAL, "machine");
         cpu_do(vm, CPU_KERNEL); /* and it runs on as if nothing had been */
@@ -309,7 +309,7 @@ static void vm_step(void **state)
         api_until(vm, RAMET_VM_BREAKPOINT);
         step_through(vm, 1, c.spot_other, 5);
         cpu_until_done(vm, CPU_OTHER);
-        api_fails(ramet_vm_step(vm, 2), -EINVAL, "vCPU 2");
+        api_fails(ramet_vm_step(vm, 2), -EINVAL, "vcpu: 2 given");
         api_fails(ramet_vm_step(NULL, 0), -EINVAL, "machine");
         ramet_vm_destroy(vm);
 }
@@ -424,7 +424,7 @@ static void vm_nmi(void **state)
         wait_for(vm, COUNTER(nmis), 1);
         assert_int_equal(ramet_vm_nmi(vm, 0), 0);
         wait_for(vm, COUNTER(nmis), 2);
-        api_fails(ramet_vm_nmi(vm, 1), -EINVAL, "vCPU 1");
+        api_fails(ramet_vm_nmi(vm, 1), -EINVAL, "vcpu: 1 given");
         api_fails(ramet_vm_nmi(NULL, 0), -EINVAL, "machine");
         ramet_vm_destroy(vm);
         vm = ready(1);

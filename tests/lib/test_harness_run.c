@@ -341,7 +341,7 @@ static void an_access_to_nothing_is_reported(void **state)
 
         guest.config = &config;
         assert_int_equal(api_ok(run_guest(&guest, &c, 1, defaults())), 1);
-        in_tap("# read of 1 bytes from port 0x2222, where nothing is, vCPU 0 at 0x");
+        in_tap("# read of 1 byte from port 0x2222, where nothing is, vCPU 0 at 0x");
         in_tap(" obey+0x");
 }
 
@@ -393,7 +393,7 @@ static void patterns_choose_cases(void **state)
         assert_int_equal(result.skipped, 2);
         options.patterns = none;
         options.npatterns = 1;
-        api_fails(run_guest(&guest, few, 3, options), -ENOENT, "no case matches");
+        api_fails(run_guest(&guest, few, 3, options), -ENOENT, "no case matches reads");
 }
 
 static void list_runs_nothing(void **state)
