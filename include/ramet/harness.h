@@ -88,9 +88,8 @@ struct ramet_run_result {
         uint64_t boot_ns, run_ns; /* until it was ready; all cases together, wall clock */
 };
 
-/* Boot the guest, run cases, tell about them. 0 when none failed, 1 when some did; or -errno: the
- * guest never got ready (the last error says what it printed last), nothing matches, bad options.
- */
+/* Boot the guest, run cases, tell about them. 0 when none failed, 1 when some did; -ENOENT: no case
+ * is left to run; -errno of ramet_boot_guest(), or of writing what is told. */
 RAMET_API int ramet_run_cases(struct ramet_ctx *ctx, const struct ramet_guest *guest,
                               const struct ramet_case *const *cases, size_t ncases,
                               const struct ramet_run_options *options,
@@ -171,14 +170,16 @@ RAMET_API int ramet_crash_report(struct ramet_vm *vm, unsigned vcpu, const char 
 
 struct ramet_booted; /* a guest at its ready point: a template, and its symbols */
 
-/* Run the guest to its ready point. 0, -ETIMEDOUT (it never got there; the last error has what it
- * printed last), or -errno of ramet_vm_create() and of reading symbols. */
+/* Run the guest to its ready point. 0; -ETIMEDOUT (it never got there) or -ECHILD (it ended
+ * before), and the last error has what it printed last; or -errno of ramet_vm_create() and of
+ * reading symbols. */
 RAMET_API int ramet_boot_guest(struct ramet_ctx *ctx, const struct ramet_guest *guest,
                                struct ramet_booted **booted);
 RAMET_API void ramet_booted_free(struct ramet_booted *booted); /* NULL is fine */
 /* To spawn clones from; the guest's own, not to be released. NULL for NULL. */
 RAMET_API struct ramet_template *ramet_booted_template(const struct ramet_booted *booted);
-/* -ENOENT: no such symbol. @size may be NULL. */
+/* -ENOENT: no such symbol; -ENOTUNIQ: several files of the guest have one of their own. @size may
+ * be NULL. */
 RAMET_API int ramet_booted_symbol(const struct ramet_booted *booted, const char *name,
                                   uint64_t *address, uint64_t *size);
 /* Run @c in a fresh clone and tell the outcome: 0 passed, 1 failed, 2 skipped, and why in @why; or

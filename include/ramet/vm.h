@@ -264,7 +264,7 @@ RAMET_API int ramet_vm_span(struct ramet_vm *vm, uint64_t gpa, size_t len, bool 
 
 /* Dirty pages: which were written since the last time, by the guest, devices or this program. Page
  * n is the one at n * 4096 of memory_bytes (RAM above the hole below 4 GiB goes on without it).
- * Start, a reset and collect begin anew. */
+ * Start, a reset and collect begin anew. 0, or -errno of KVM. */
 RAMET_API int ramet_vm_dirty_start(struct ramet_vm *vm);
 RAMET_API int ramet_vm_dirty_stop(struct ramet_vm *vm);
 /* Adds to @bitmap, of @words 64-bit words (0 or more: what lies behind is not told). *count may be
@@ -305,11 +305,13 @@ RAMET_API int ramet_vm_set_regs(struct ramet_vm *vm, unsigned vcpu, const struct
  * processor's debug registers; the guest's own use of them is suspended meanwhile). Setting one
  * twice and clearing one that is not set change nothing. -ENOSPC; -ENOTSUP: this KVM cannot. */
 RAMET_API int ramet_vm_breakpoint(struct ramet_vm *vm, uint64_t address, bool set);
-/* When @vcpu goes on next: one instruction, then a BREAKPOINT event. Others run as they do. */
+/* When @vcpu goes on next: one instruction, then a BREAKPOINT event. Others run as they do.
+ * -ENOTSUP, as above. */
 RAMET_API int ramet_vm_step(struct ramet_vm *vm, unsigned vcpu);
 
 /* Interrupts; any thread, handlers too. A line of the interrupt controllers (0 to 23) gets a level;
- * a non-maskable interrupt; a message, by address and data as in MSI. */
+ * a non-maskable interrupt; a message, by address and data as in MSI. -ENOTSUP (the latter two):
+ * this KVM cannot. */
 RAMET_API int ramet_vm_irq(struct ramet_vm *vm, unsigned line, bool level);
 RAMET_API int ramet_vm_nmi(struct ramet_vm *vm, unsigned vcpu);
 RAMET_API int ramet_vm_msi(struct ramet_vm *vm, uint64_t address, uint32_t data);
@@ -361,7 +363,8 @@ struct ramet_vm_stats {
         uint64_t console_bytes, console_dropped; /* printed; never read, since there were too many
                                                   */
 };
-/* Counters as they are now; also of a machine that has ended. */
+/* Counters as they are now; also of a machine that has ended. -errno: what memory is its own cannot
+ * be looked up. */
 RAMET_API int ramet_vm_stats(struct ramet_vm *vm, struct ramet_vm_stats *stats);
 
 /* KVM features that this machine does without: call with *at = 0, and again as long as it returns

@@ -165,9 +165,8 @@ bool vcpu_debug_enter(struct vcpu *vcpu)
         r = prepare(vcpu, &at);
         if (r < 0)
                 failed(vcpu, r);
-        if (r > 0) {
+        if (r > 0)
                 vcpu_debug_after(vcpu);
-        }
         return r == 0;
 }
 
