@@ -173,9 +173,15 @@ static void wake(struct vcpu *vcpu)
                 syscall(SYS_futex, &vcpu->held, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
+static bool must_end(const struct vcpu *vcpu)
+{
+        return atomic_load(&vcpu->part.requests) & 1ull << VCPU_REQUEST_EXIT;
+}
+
+/* One that is to end leaves for good, whatever else holds it. */
 void vcpu_release(struct vcpu *vcpu, uint32_t why)
 {
-        if ((atomic_fetch_and(&vcpu->held, ~why) & ~why) == 0)
+        if ((atomic_fetch_and(&vcpu->held, ~why) & ~why) == 0 || must_end(vcpu))
                 wake(vcpu);
 }
 
@@ -203,14 +209,10 @@ bool vm_in_vcpu_thread(void)
         return current != NULL;
 }
 
-static bool must_end(const struct vcpu *vcpu)
-{
-        return atomic_load(&vcpu->part.requests) & 1ull << VCPU_REQUEST_EXIT;
-}
-
 /* Who ends the threads requests that first, and then releases them. A hold that is set still later,
- * by another vCPU that ends the machine, is released by nobody. */
-/* `sleeps` is written before `held` is read, by the kernel for the last time, and the other way
+ * by another vCPU that ends the machine, is released by nobody.
+ *
+ * `sleeps` is written before `held` is read, by the kernel for the last time, and the other way
  * round by who releases: at least one of them sees the other, so a vCPU that is not asleep costs
  * its owner no system call. */
 static void wait_while_held(struct vcpu *vcpu)
