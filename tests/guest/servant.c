@@ -103,9 +103,14 @@ static _Noreturn void triple_fault(void)
         __builtin_unreachable();
 }
 
+/* An order can come at any time. One that is not read here is for the next round, and is left. */
 static void obey(struct servant_mail *m)
 {
-        switch (m->order) {
+        const uint32_t order = *(volatile uint32_t *)&m->order;
+
+        switch (order) {
+        case SERVANT_NOTHING:
+                return;
         case SERVANT_FILL:
                 fill(m);
                 break;
