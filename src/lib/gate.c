@@ -9,12 +9,18 @@
  * a ticket wakes it through its loop, and it goes to the end of the line: all who came meanwhile
  * have their turn before it waits again, and it has its own before any of them comes a second time.
  *
+ * Of several who wait for events one does so in the loop. The others rest in the line until one who
+ * has taken an event leaves, or their time is over: they are no reason to let anybody in, or they
+ * would make way for one another without end.
+ *
  * Between ramet_vm_begin() and ramet_vm_end() the thread stays inside from call to call. `section`
  * and `inside` say so; a thread only ever needs to know whether it is itself the one.
  */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "lib/lib.h"
 
 int lib_gate_init(struct ramet_vm *vm, struct err *err)
@@ -35,16 +41,36 @@ void lib_gate_fini(struct ramet_vm *vm)
         pthread_mutex_destroy(&vm->lock);
 }
 
-/* The number of threads that wait for their turn, when one is inside. */
+/* The number of threads that wait for their turn to do something. By who is inside: those that rest
+ * are behind it. */
 static unsigned wanting(const struct ramet_vm *vm)
 {
-        return vm->next_ticket - vm->serving - 1;
+        return vm->next_ticket - vm->serving - 1 - vm->resting;
 }
 
 static void take_turn(struct ramet_vm *vm)
 {
         const unsigned ticket = vm->next_ticket++;
 
+        if (ticket != vm->serving && vm->waiting)
+                loop_wake(vm->loop);
+        while (ticket != vm->serving)
+                pthread_cond_wait(&vm->turn, &vm->lock);
+        vm->inside = pthread_self();
+}
+
+/* The same, for one that only wants to wait on, until @deadline_ns. */
+static void rest(struct ramet_vm *vm, uint64_t deadline_ns)
+{
+        const struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / RAMET_SECOND),
+                                          .tv_nsec = (long)(deadline_ns % RAMET_SECOND)};
+        const unsigned ticket = vm->next_ticket++;
+
+        vm->resting++;
+        while (ticket != vm->serving &&
+               pthread_cond_clockwait(&vm->turn, &vm->lock, CLOCK_MONOTONIC, &deadline) == 0)
+                ;
+        vm->resting--;
         if (ticket != vm->serving && vm->waiting)
                 loop_wake(vm->loop);
         while (ticket != vm->serving)
@@ -106,12 +132,14 @@ void lib_leave(struct ramet_vm *vm)
 
 int lib_serve(struct ramet_vm *vm, uint64_t timeout_ns, struct err *err)
 {
+        uint64_t now;
         int r;
 
         pthread_mutex_lock(&vm->lock);
         if (wanting(vm) > 0) {
+                now = clock_now_ns();
                 pass_on(vm);
-                take_turn(vm);
+                rest(vm, timeout_ns < RAMET_FOREVER - now ? now + timeout_ns : RAMET_FOREVER);
                 timeout_ns = 0;
         }
         vm->waiting = timeout_ns > 0;

@@ -79,6 +79,7 @@ struct ramet_vm {
         pthread_cond_t turn;
         unsigned next_ticket;    /* [lock] */
         unsigned serving;        /* [lock] the ticket of who is inside; == next_ticket: nobody */
+        unsigned resting;        /* [lock] of those who wait for it, who only want to wait on */
         pthread_t inside;        /* [lock] who, if somebody */
         bool waiting;            /* [lock] and waits for events: wake it to get in */
         _Atomic(bool) section;   /* [gate] between ramet_vm_begin and _end, by `inside` */
@@ -124,8 +125,8 @@ int lib_enter(struct ramet_vm *vm, enum lib_where where, struct err *err);
 /* Between begin and end it does nothing. */
 void lib_leave(struct ramet_vm *vm);
 /* Inside: let those in who want in, and come back after them; if there is none, serve the machine,
- * waiting at most @timeout_ns (RAMET_FOREVER) for something to do, or for somebody who wants in. 0
- * or -errno with err set. */
+ * waiting at most @timeout_ns (RAMET_FOREVER) for something to do, or for somebody who wants in. Of
+ * several threads that wait like that, one is inside. 0 or -errno with err set. */
 int lib_serve(struct ramet_vm *vm, uint64_t timeout_ns, struct err *err);
 
 /* @ret is the result; when it is negative, @err is what ramet_last_error() says in this thread; an

@@ -33,6 +33,7 @@ struct worker {
         struct ramet_template *tmpl;
         _Atomic unsigned done; /* rounds, or rings */
         _Atomic bool ended;
+        unsigned wait_ms;
         int ret; /* of the call that failed */
         char text[256];
         const char *what;
@@ -104,6 +105,91 @@ static void one_that_waits_gives_way(void **state)
         api_order(w.vm, 0, SERVANT_POWEROFF, 0, 0, 0);
         join(&w);
         ramet_vm_destroy(w.vm);
+}
+
+static uint64_t now_ns(clockid_t clock)
+{
+        struct timespec t;
+
+        clock_gettime(clock, &t);
+        return (uint64_t)t.tv_sec * RAMET_SECOND + (uint64_t)t.tv_nsec;
+}
+
+/* For an event that does not come. Notes how long that took. */
+static void *wait_in_vain(void *data)
+{
+        struct worker *w = data;
+        struct ramet_vm_event e;
+        const uint64_t t0 = now_ns(CLOCK_MONOTONIC);
+
+        if (!failed(w, ramet_vm_next(w->vm, w->wait_ms * RAMET_MILLISECOND, &e), 0, "next"))
+                w->done = (unsigned)((now_ns(CLOCK_MONOTONIC) - t0) / RAMET_MILLISECOND);
+        return NULL;
+}
+
+static void *count_rings(void *data)
+{
+        struct worker *w = data;
+        struct ramet_vm_event e;
+
+        while (!w->ended) {
+                int r = ramet_vm_next(w->vm, 20 * RAMET_MILLISECOND, &e);
+
+                if (failed(w, r < 0 ? r : 0, 0, "next"))
+                        break;
+                if (r == 0 || e.type != RAMET_VM_DOORBELL)
+                        continue;
+                w->done++;
+                if (failed(w, ramet_vm_continue(w->vm), 0, "continue"))
+                        break;
+        }
+        return NULL;
+}
+
+/* They do not wake one another, the time of each is its own, and whoever it is that is inside, a
+ * call of another thread gets in, and no ring is lost or told twice. */
+static void several_wait_in_peace(void **state)
+{
+        struct ramet_vm *vm = api_ready(1);
+        struct worker ears[2] = {{.vm = vm}, {.vm = vm}};
+        struct worker brief = {.vm = vm, .wait_ms = 200}, patient = {.vm = vm, .wait_ms = 1000};
+        struct servant_mail mail;
+        uint64_t cpu_ns;
+
+        start(&brief, wait_in_vain);
+        nap(20);
+        start(&patient, wait_in_vain);
+        nap(20);
+        cpu_ns = now_ns(CLOCK_PROCESS_CPUTIME_ID);
+        nap(100);
+        cpu_ns = now_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu_ns;
+        if (cpu_ns > 20 * RAMET_MILLISECOND)
+                fail_msg("two threads that wait use %.1f ms in 100", (double)cpu_ns / 1e6);
+        for (unsigned i = 0; i < 10; i++)
+                api_get_mail(vm, 0, &mail);
+        join(&brief);
+        join(&patient);
+        assert_in_range(brief.done, brief.wait_ms, patient.wait_ms - 100);
+        assert_true(patient.done >= patient.wait_ms);
+
+        api_ok(ramet_vm_continue(vm));
+        start(&ears[0], count_rings);
+        start(&ears[1], count_rings);
+        for (unsigned ms = 0; ms < 10000 && ears[0].done + ears[1].done < 100; ms++)
+                nap(1);
+        api_ok(ramet_vm_pause(vm));
+        api_order(vm, 0, SERVANT_SPIN, 0, 0, 0);
+        api_ok(ramet_vm_start(vm));
+        for (unsigned ms = 0; ms < 10000 && mail.spins == 0; ms++) {
+                api_get_mail(vm, 0, &mail);
+                nap(1);
+        }
+        ears[0].ended = ears[1].ended = true;
+        join(&ears[0]);
+        join(&ears[1]);
+        assert_true(mail.spins > 0 && mail.rounds > 100);
+        assert_int_equal(ears[0].done + ears[1].done, mail.rounds - 1);
+        ramet_vm_destroy(vm);
 }
 
 /* All that a second thread may do while the first one waits. Neither starves. */
@@ -327,6 +413,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(one_that_waits_gives_way),
+                cmocka_unit_test(several_wait_in_peace),
                 cmocka_unit_test(one_waits_and_one_works),
                 cmocka_unit_test(others_wait_for_the_end_of_a_section),
                 cmocka_unit_test(machines_and_templates_of_several_threads),
