@@ -28,9 +28,8 @@ static struct ramet_booted *ramet_cmocka_booted;
 static inline int ramet_cmocka_setup(void **state)
 {
         struct ramet_vm *vm;
-        int ret = ramet_template_spawn(ramet_booted_template(ramet_cmocka_booted), NULL, &vm);
 
-        if (ret < 0) {
+        if (ramet_booted_spawn(ramet_cmocka_booted, &vm) < 0) {
                 print_error("%s\n", ramet_last_error(NULL));
                 return -1;
         }

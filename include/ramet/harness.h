@@ -176,7 +176,10 @@ struct ramet_booted; /* a guest at its ready point: a template, and its symbols 
 RAMET_API int ramet_boot_guest(struct ramet_ctx *ctx, const struct ramet_guest *guest,
                                struct ramet_booted **booted);
 RAMET_API void ramet_booted_free(struct ramet_booted *booted); /* NULL is fine */
-/* To spawn clones from; the guest's own, not to be released. NULL for NULL. */
+/* A clone, paused at the ready point, with what is not the template's of the guest's configuration:
+ * limits, report_unhandled, console_bytes, dirty_ring. As ramet_template_spawn(). */
+RAMET_API int ramet_booted_spawn(const struct ramet_booted *booted, struct ramet_vm **clone);
+/* To spawn other clones from; the guest's own, not to be released. NULL for NULL. */
 RAMET_API struct ramet_template *ramet_booted_template(const struct ramet_booted *booted);
 /* -ENOENT: no such symbol; -ENOTUNIQ: several files of the guest have one of their own. @size may
  * be NULL. */

@@ -284,7 +284,9 @@ int ramet_booted_symbol(const struct ramet_booted *b, const char *name, uint64_t
         return harness_result(ret, &err);
 }
 
-int booted_spawn(const struct ramet_booted *b, struct ramet_vm **vm)
+int ramet_booted_spawn(const struct ramet_booted *b, struct ramet_vm **clone)
 {
-        return ramet_template_spawn(b->tmpl, &b->options, vm);
+        if (!b)
+                return harness_null(__func__, "booted");
+        return ramet_template_spawn(b->tmpl, &b->options, clone);
 }

@@ -111,7 +111,7 @@ int ramet_run_case(struct ramet_booted *booted, const struct ramet_case *c, char
                 text_add(&outcome.reason, "%s", copy.skip);
                 outcome.kind = OUTCOME_SKIPPED;
         } else {
-                ret = booted_spawn(booted, &vm);
+                ret = ramet_booted_spawn(booted, &vm);
                 if (ret == 0)
                         ret = case_limits(vm, booted, case_timeout(&copy, 0));
                 if (ret == 0)

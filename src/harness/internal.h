@@ -39,13 +39,10 @@ struct ramet_booted {
         struct ramet_ctx *ctx;
         struct ramet_template *tmpl;
         struct symbols *symbols;            /* NULL: none */
-        struct ramet_spawn_options options; /* what its clones have of its configuration */
+        struct ramet_spawn_options options; /* of ramet_booted_spawn() */
         unsigned vcpus;
         uint64_t boot_ns;
 };
-
-/* A clone of it, paused at the ready point. */
-int booted_spawn(const struct ramet_booted *booted, struct ramet_vm **vm);
 
 /* --- case.c --- */
 

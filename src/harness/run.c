@@ -104,7 +104,7 @@ static int get_machine(struct worker *w)
         w->vm = NULL;
         w->taken = false;
         w->limit_ns = 0;
-        ret = booted_spawn(run->booted, &w->vm);
+        ret = ramet_booted_spawn(run->booted, &w->vm);
         if (ret == 0 && !run->options.no_dirty)
                 ret = ramet_vm_dirty_start(w->vm); /* each reset begins anew */
         return ret;

@@ -3,7 +3,6 @@
  * Each function of <ramet/harness.h>, one case each; most are called by cases of the harness, which
  * run in clones of the guest `subject`. What runs of many cases promise is in test_harness_run.c.
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -85,6 +84,43 @@ static void booted_template(void **state)
         ramet_vm_destroy(api_spawn(tmpl));
 }
 
+/* An order to a clone that is nobody's case. */
+static void order_clone(struct ramet_vm *vm, enum subject_order what, uint64_t argument)
+{
+        const uint32_t word = what;
+        uint64_t address;
+
+        api_ok(ramet_booted_symbol(booted, "order", &address, NULL));
+        api_ok(ramet_vm_write(vm, address, &word, sizeof word));
+        api_ok(ramet_booted_symbol(booted, "argument", &address, NULL));
+        api_ok(ramet_vm_write(vm, address, &argument, sizeof argument));
+}
+
+/* What the guest's configuration says of its clones holds for them. */
+static void booted_spawn(void **state)
+{
+        const struct ramet_vm_config config = {.size = sizeof config, .console_bytes = 64};
+        struct ramet_vm_stats stats = {.size = sizeof stats};
+        struct ramet_guest guest = subject(NULL);
+        struct ramet_booted *b = NULL;
+        struct ramet_vm *vm = NULL;
+        struct ramet_vm_event e;
+
+        guest.config = &config;
+        api_ok(ramet_boot_guest(api_ctx, &guest, &b));
+        api_ok(ramet_booted_spawn(b, &vm));
+        order_clone(vm, SUBJECT_PRINT, 100);
+        assert_int_equal(ramet_vm_console_write(vm, "ring 7\n", 7), 7);
+        assert_int_equal(api_ok(ramet_vm_run_until(vm, RAMET_VM_DOORBELL, ENDLESS, &e)), 1);
+        api_ok(ramet_vm_stats(vm, &stats));
+        assert_int_equal(stats.console_bytes, 100);
+        assert_int_equal(stats.console_dropped, 36);
+        api_fails(ramet_booted_spawn(NULL, &vm), -EINVAL, "booted");
+        api_fails(ramet_booted_spawn(b, NULL), -EINVAL, "clone");
+        ramet_vm_destroy(vm);
+        ramet_booted_free(b);
+}
+
 static void booted_symbol(void **state)
 {
         uint64_t address = 0, size = 0;
@@ -97,27 +133,16 @@ static void booted_symbol(void **state)
                   "no_such_thing");
 }
 
-static unsigned descriptors(void)
-{
-        DIR *dir = opendir("/proc/self/fd");
-        unsigned n = 0;
-
-        while (readdir(dir))
-                n++;
-        closedir(dir);
-        return n;
-}
-
 static void booted_free(void **state)
 {
         struct ramet_guest guest = subject("subject: ready");
         struct ramet_booted *b = NULL;
-        unsigned before = descriptors();
+        unsigned before = api_descriptors();
 
         api_ok(ramet_boot_guest(api_ctx, &guest, &b));
-        assert_true(descriptors() > before); /* the template's memory */
+        assert_true(api_descriptors() > before); /* the template's memory */
         ramet_booted_free(b);
-        assert_int_equal(descriptors(), before);
+        assert_int_equal(api_descriptors(), before);
         ramet_booted_free(NULL);
 }
 
@@ -492,15 +517,10 @@ static void ramet_expect_equal_tells_both(void **state)
 static void crash_report(void **state)
 {
         struct ramet_vm *vm = api_spawn(ramet_booted_template(booted));
-        uint64_t address, nowhere = SUBJECT_NOWHERE;
-        uint32_t fault = SUBJECT_FAULT;
         struct ramet_vm_event e;
         char buf[4096];
 
-        api_ok(ramet_booted_symbol(booted, "order", &address, NULL));
-        api_ok(ramet_vm_write(vm, address, &fault, sizeof fault));
-        api_ok(ramet_booted_symbol(booted, "argument", &address, NULL));
-        api_ok(ramet_vm_write(vm, address, &nowhere, sizeof nowhere));
+        order_clone(vm, SUBJECT_FAULT, SUBJECT_NOWHERE);
         assert_int_equal(api_ok(ramet_vm_run_until(vm, 0, RAMET_SECOND, &e)), 1);
         assert_int_equal(e.type, RAMET_VM_EXIT);
         api_ok(ramet_crash_report(vm, 0, api_guest("subject.elf"), buf, sizeof buf));
@@ -607,6 +627,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 TEST(ramet_boot_guest, boot_guest),
+                TEST(ramet_booted_spawn, booted_spawn),
                 TEST(ramet_booted_template, booted_template),
                 TEST(ramet_booted_symbol, booted_symbol),
                 TEST(ramet_booted_free, booted_free),
