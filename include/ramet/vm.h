@@ -62,6 +62,7 @@ struct ramet_limits {
         /* Pages of memory of its own: what it has written since it was frozen, or cloned. Exact
          * with RAMET_COW_TRAP, else looked at every 10 ms. */
         uint64_t own_pages;
+        uint64_t reserved[5]; /* 0 */
 };
 
 /* Zero it, set .size, set what you need. Everything is copied or opened by the call. */
@@ -164,6 +165,7 @@ struct ramet_vm_event {
                         unsigned length;
                         uint64_t address, value; /* the value of a write */
                 } unhandled;
+                uint64_t reserved[40]; /* room for what other events will tell */
         };
 };
 

@@ -144,6 +144,8 @@ int lib_new(struct ramet_ctx *ctx, const struct lib_kind *kind, size_t console_b
 void lib_free(struct ramet_vm *vm);
 /* Stop or run it, inside; returns what it did before. Only when that is another. */
 bool lib_run(struct ramet_vm *vm, bool run);
+/* What is reserved in them must be 0. 0 or -EINVAL. */
+int lib_check_limits(const struct ramet_limits *limits, struct err *err);
 
 /* --- events.c --- */
 

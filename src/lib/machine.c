@@ -107,7 +107,7 @@ static int check_config(struct ramet_vm_config *c, struct err *err)
                 return err_input(err, "hugepages: unknown setting %u", (unsigned)c->hugepages);
         if ((unsigned)c->cow > RAMET_COW_ROM)
                 return err_input(err, "cow: unknown engine %u", (unsigned)c->cow);
-        return 0;
+        return lib_check_limits(&c->limits, err);
 }
 
 static int open_file(const char *path, int *fd, struct err *err)

@@ -6,14 +6,24 @@
 
 #define STATS_MIN SIZED_TO(struct ramet_vm_stats, console_dropped)
 
+int lib_check_limits(const struct ramet_limits *limits, struct err *err)
+{
+        for (size_t i = 0; i < sizeof limits->reserved / sizeof limits->reserved[0]; i++)
+                if (limits->reserved[i])
+                        return err_input(err, "limits: has one that this library does not know");
+        return 0;
+}
+
 int ramet_vm_set_limits(struct ramet_vm *vm, const struct ramet_limits *limits)
 {
         struct err err = {0};
         int ret = lib_enter(vm, LIB_ANY, &err);
 
         if (ret == 0) {
-                ret = limits ? vm_set_limits(vm->vm, limits, &err)
+                ret = limits ? lib_check_limits(limits, &err)
                              : err_input(&err, "limits: NULL given");
+                if (ret == 0)
+                        ret = vm_set_limits(vm->vm, limits, &err);
                 lib_leave(vm);
         }
         return lib_result(ret, &err);

@@ -128,7 +128,7 @@ static int check_options(const struct ramet_spawn_options *given, struct ramet_s
                                  RAMET_CLONES_MAX);
         if (o->index < 1 || o->index > o->count)
                 return err_input(err, "index: %u given, 1 to %u expected", o->index, o->count);
-        return 0;
+        return lib_check_limits(&o->limits, err);
 }
 
 static int make(struct ramet_vm *vm, struct ramet_template *tmpl,

@@ -43,6 +43,23 @@ static void vm_set_limits(void **state)
         ramet_vm_destroy(vm);
 }
 
+/* A program that was made for a newer library asks for what this one cannot keep. */
+static void a_limit_of_another_version_is_refused(void **state)
+{
+        const struct ramet_limits newer = {.reserved[4] = 1};
+        struct ramet_spawn_options options = {.size = sizeof options, .limits = newer};
+        struct ramet_vm_config config = api_config();
+        struct ramet_template *tmpl = api_template(1);
+        struct ramet_vm *vm = api_spawn(tmpl), *none;
+
+        config.limits = newer;
+        api_fails(ramet_vm_set_limits(vm, &newer), -EINVAL, "limits");
+        api_fails(ramet_template_spawn(tmpl, &options, &none), -EINVAL, "limits");
+        api_fails(ramet_vm_create(api_ctx, &config, &none), -EINVAL, "limits");
+        ramet_vm_destroy(vm);
+        ramet_template_release(tmpl);
+}
+
 /* 100 writes, and the ring: as many as there may be. A reset counts anew, and so does setting. */
 static void exits_are_counted_anew(void **state)
 {
@@ -213,6 +230,7 @@ int main(void)
                 {"ramet_vm_set_limits", vm_set_limits},
                 {"ramet_vm_stats", vm_stats},
                 {"ramet_vm_missing", vm_missing},
+                cmocka_unit_test(a_limit_of_another_version_is_refused),
                 cmocka_unit_test(exits_are_counted_anew),
                 cmocka_unit_test(time_that_it_runs),
                 cmocka_unit_test(pages_of_its_own),
