@@ -230,7 +230,8 @@ RAMET_API int ramet_template_spawn(struct ramet_template *tmpl,
                                    struct ramet_vm **clone);
 /* Back to its template, in place: a clone to what it was spawned from, however often it was frozen
  * itself; another machine to its first freeze. One that has ended lives again. Events, output and
- * input that nobody has taken are dropped; breakpoints, handlers, the watched text and limits stay.
+ * input that nobody has taken are dropped, lines that ramet_vm_irq() has raised are down again;
+ * breakpoints, handlers, the watched text and limits stay.
  * It is paused afterwards. 0; -EINVAL: there is nothing to go back to, and nothing has changed;
  * another -errno: if something has changed, the machine has ended. */
 RAMET_API int ramet_vm_reset(struct ramet_vm *vm);

@@ -59,8 +59,19 @@ int vm_irq(struct vm *vm, unsigned line, bool level, struct err *err)
 
         if (line >= LINES)
                 return err_input(err, "line: %u given, at most %u expected", line, LINES - 1);
+        if (level)
+                atomic_fetch_or(&vm->lines, 1u << line);
         r = kvm_vm_irq_line(&vm->kvm, line, level);
         return r < 0 ? err_host(err, -r, "KVM_IRQ_LINE: %s", strerror(-r)) : 0;
+}
+
+void vm_lower_lines(struct vm *vm)
+{
+        const uint32_t lines = atomic_exchange(&vm->lines, 0);
+
+        for (unsigned line = 0; line < LINES; line++)
+                if (lines >> line & 1)
+                        kvm_vm_irq_line(&vm->kvm, line, false);
 }
 
 static int signal_result(int r, struct err *err)

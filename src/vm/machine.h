@@ -161,6 +161,7 @@ struct vm {
         struct fixed_tables *fixed_tables; /* [o] noted at the first reset; NULL: not yet */
         struct vm_reset_stats resets;      /* [o] */
         uint32_t index, count;             /* [o] a clone's number in its fork */
+        _Atomic uint32_t lines;            /* [a] that vm_irq() has raised since the last reset */
 
         /* the fork that is awaited; a vCPU is also held under this lock */
         bool doorbell_armed;   /* [m] */
@@ -221,6 +222,9 @@ void vcpu_wake_all(struct vm *vm);
 /* Hold the calling thread's vCPU for an event of its own. Its number; VM_NO_VCPU: this is no vCPU
  * of the machine. False: an event holds it already, and covers this one, too. */
 bool vcpu_hold_for_event(struct vm *vm, uint32_t *number);
+
+/* cpu.c: all that vm_irq() has raised and not lowered. Owner, stopped. */
+void vm_lower_lines(struct vm *vm);
 
 /* memory.c */
 /* Registers or page tables of vCPUs may be others from now on: the owner's linear translations are

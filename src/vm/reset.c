@@ -16,7 +16,9 @@
  *  - Output half matched: its text is watched for from the beginning.
  *  - Ticks, requests and modes in KVM: kvm_vm_forget() and kvm_vcpu_forget(). The timers of the
  *    local APICs and the clock go with their state.
- *  - Interrupt lines: each device sets its own when it is restored.
+ *  - Interrupt lines: each device sets its own when it is restored. Those that the owner raised are
+ *    lowered: KVM keeps who holds a line up in no state that is restored, and the PIT's ticks on
+ *    such a line are lost.
  *  - I/O in flight, and what devices have taken and not answered: they are quiesced before the
  *    vCPUs stop, and forget the rest when they are restored. An interrupt that KVM has still in a
  *    work queue may come in the new life; it finds nothing to do, as on a line that is shared.
@@ -60,6 +62,7 @@ static int forget_kvm(struct vm *vm, struct err *err)
 {
         int r = kvm_vm_forget(&vm->kvm, err);
 
+        vm_lower_lines(vm);
         for (unsigned i = 0; i < vm->shape.vcpus && r == 0; i++)
                 r = kvm_vcpu_forget(&vm->vcpus[i].kvm, vm->options.kick_signal, err);
         return r;

@@ -344,6 +344,18 @@ static void text_is_not_matched_across_lives(void **state)
         assert_int_equal(s.clone.forks, 0);
 }
 
+/* The PIT ticks on that line, too: while somebody holds it up nothing is heard of it. */
+static void lines_that_the_owner_raised_are_down(void **state)
+{
+        struct scene s;
+
+        open_scene(&s);
+        assert_int_equal(vm_irq(s.clone.vm, 0, true, &err), 0);
+        reset(&s.clone);
+        state_expect_template(s.clone.vm, s.t);
+        close_scene(&s);
+}
+
 /* What KVM itself has noted for the next entry. */
 static void requests_in_the_kernel_are_gone(void **state)
 {
@@ -710,6 +722,7 @@ int main(int argc, char **argv)
                 TEST(an_end_that_nobody_heard_is_no_end),
                 TEST(what_was_typed_and_not_read_is_gone),
                 TEST(text_is_not_matched_across_lives),
+                TEST(lines_that_the_owner_raised_are_down),
                 TEST(requests_in_the_kernel_are_gone),
                 TEST(memory_is_not_the_freeze_of_the_clone_itself),
                 TEST(an_owner_may_reset_when_it_hears_of_the_end),
