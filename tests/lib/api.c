@@ -2,7 +2,9 @@
 /* Shared by the tests of the public interface: see api.h. */
 #include "api.h"
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <time.h>
 #include <unistd.h>
 
 struct ramet_ctx *api_ctx;
@@ -175,4 +177,31 @@ unsigned api_descriptors(void)
         for (int fd = 0; fd < 1024; fd++)
                 n += fcntl(fd, F_GETFD) >= 0;
         return n;
+}
+
+uint64_t api_word(struct ramet_vm *vm, uint64_t gpa)
+{
+        uint64_t v = 0;
+
+        api_ok(ramet_vm_read(vm, gpa, &v, sizeof v));
+        return v;
+}
+
+unsigned api_threads(void)
+{
+        DIR *dir = opendir("/proc/self/task");
+        unsigned n = 0;
+
+        assert_non_null(dir);
+        for (struct dirent *d; (d = readdir(dir));)
+                n += d->d_name[0] != '.';
+        closedir(dir);
+        return n;
+}
+
+void api_nap(unsigned ms)
+{
+        const struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000l};
+
+        nanosleep(&t, NULL);
 }

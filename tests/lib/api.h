@@ -68,7 +68,13 @@ void api_order(struct ramet_vm *vm, unsigned cpu, enum servant_order order, uint
 void api_do(struct ramet_vm *vm, enum servant_order order, uint64_t value, uint64_t address,
             uint64_t number);
 
+/* 8 bytes at a guest-physical address. */
+uint64_t api_word(struct ramet_vm *vm, uint64_t gpa);
+
 /* How many are open. */
 unsigned api_descriptors(void);
+/* How many this process has. */
+unsigned api_threads(void);
+void api_nap(unsigned ms);
 
 #endif

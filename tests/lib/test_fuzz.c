@@ -3,7 +3,6 @@
  * <ramet/fuzz.h> with the guest `fuzzed` (tests/guest/fuzzed.c): an input tells it what to do, so a
  * case says which outcome, counters and values it wants of which input.
  */
-#include <dirent.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -446,30 +445,18 @@ static void abort_case(void **state)
 
 /* --- many --- */
 
-static unsigned entries(const char *dir)
-{
-        DIR *d = opendir(dir);
-        unsigned n = 0;
-
-        assert_non_null(d);
-        while (readdir(d))
-                n++;
-        closedir(d);
-        return n;
-}
-
 static void destroy_case(void **state)
 {
         unsigned threads, fds;
 
         ramet_fuzz_destroy(NULL);
         ramet_fuzz_destroy(create());
-        threads = entries("/proc/self/task");
-        fds = entries("/proc/self/fd");
+        threads = api_threads();
+        fds = api_descriptors();
         for (int i = 0; i < 3; i++)
                 ramet_fuzz_destroy(create());
-        assert_int_equal(entries("/proc/self/task"), threads);
-        assert_int_equal(entries("/proc/self/fd"), fds);
+        assert_int_equal(api_threads(), threads);
+        assert_int_equal(api_descriptors(), fds);
 }
 
 static unsigned lines(const char *file)
@@ -515,8 +502,8 @@ static void thousands_without_growth(void **state)
 
         for (n = 0; n < 20000 && now_s() < end; n++) {
                 if (n == 100) {
-                        fds = entries("/proc/self/fd");
-                        threads = entries("/proc/self/task");
+                        fds = api_descriptors();
+                        threads = api_threads();
                         maps = lines("/proc/self/maps");
                         memory = resident();
                 }
@@ -525,8 +512,8 @@ static void thousands_without_growth(void **state)
         }
         print_message("# %u inputs\n", n);
         assert_true(n > 500);
-        assert_int_equal(entries("/proc/self/fd"), fds);
-        assert_int_equal(entries("/proc/self/task"), threads);
+        assert_int_equal(api_descriptors(), fds);
+        assert_int_equal(api_threads(), threads);
         assert_in_range(lines("/proc/self/maps"), maps - 8, maps + 8); /* malloc's, a page's */
         assert_in_range(resident(), 0, memory + 64);
         ramet_fuzz_destroy(fuzz);

@@ -5,14 +5,6 @@
 #define PAGES (16u << 20 >> 12)
 #define WORDS (PAGES / 64)
 
-static uint64_t word_at(struct ramet_vm *vm, uint64_t gpa)
-{
-        uint64_t v = 0;
-
-        api_ok(ramet_vm_read(vm, gpa, &v, sizeof v));
-        return v;
-}
-
 static void vm_read(void **state)
 {
         struct ramet_vm *vm = api_ready(1);
@@ -46,7 +38,7 @@ static void vm_write(void **state)
         api_get_mail(vm, 0, &mail);
         assert_true(mail.value == v);
         api_fails(ramet_vm_write(vm, (16 << 20) - 4, &v, 8), -EFAULT, "RAM");
-        assert_true(word_at(vm, (16 << 20) - 8) == 0);
+        assert_true(api_word(vm, (16 << 20) - 8) == 0);
         api_fails(ramet_vm_write(vm, 0, NULL, 8), -EINVAL, "buf");
         api_fails(ramet_vm_write(NULL, 0, &v, 8), -EINVAL, "machine");
         ramet_vm_destroy(vm);
@@ -80,7 +72,7 @@ static void vm_write_gva(void **state)
         const uint64_t v = 12345;
 
         assert_int_equal(ramet_vm_write_gva(vm, 0, SERVANT_AREA, &v, sizeof v), 0);
-        assert_true(word_at(vm, SERVANT_AREA) == v);
+        assert_true(api_word(vm, SERVANT_AREA) == v);
         api_fails(ramet_vm_write_gva(vm, 0, 1ull << 46, &v, 8), -EFAULT, "0x400000000000");
         api_fails(ramet_vm_write_gva(vm, 9, SERVANT_AREA, &v, 8), -EINVAL, "vcpu: 9");
         api_fails(ramet_vm_write_gva(vm, 0, SERVANT_AREA, NULL, 8), -EINVAL, "buf");
@@ -141,11 +133,11 @@ static void vm_begin(void **state)
         api_fails(ramet_vm_next(vm, 0, &e), -EBUSY, "begin");
         api_fails(ramet_vm_freeze(vm, "", &tmpl), -EBUSY, "begin");
         api_ok(ramet_vm_write(vm, SERVANT_AREA, &v, sizeof v));
-        assert_true(word_at(vm, SERVANT_AREA) == 5);
+        assert_true(api_word(vm, SERVANT_AREA) == 5);
         assert_int_equal(ramet_vm_span(vm, SERVANT_AREA, 8, true, &p), 0);
         assert_int_equal(*(uint64_t *)p, 5);
         *(uint64_t *)p = 6;
-        assert_true(word_at(vm, SERVANT_AREA) == 6);
+        assert_true(api_word(vm, SERVANT_AREA) == 6);
         api_ok(ramet_vm_span(vm, 0, 16 << 20, false, &p)); /* all of it, in one piece */
         assert_int_equal(*(uint64_t *)((char *)p + SERVANT_AREA), 6);
         p = &p;

@@ -399,14 +399,6 @@ static void case_ramet_frozen_release(void **state)
 
 /* --- templates of machines in the program --- */
 
-static uint64_t word_at(struct ramet_vm *vm, uint64_t gpa)
-{
-        uint64_t word = 0;
-
-        api_ok(ramet_vm_read(vm, gpa, &word, sizeof word));
-        return word;
-}
-
 /* Three pages are written, and the next thing that it does is to exit with 7. */
 static struct ramet_frozen *exported(void)
 {
@@ -458,9 +450,9 @@ static void case_ramet_template_import(void **state)
         ramet_template_release(tmpl);
         api_until(vm, RAMET_VM_DOORBELL);
         api_do(vm, SERVANT_FILL, 0x99, SERVANT_AREA, 1);
-        assert_int_equal(word_at(vm, SERVANT_AREA), 0x99);
+        assert_int_equal(api_word(vm, SERVANT_AREA), 0x99);
         api_ok(ramet_vm_reset(vm));
-        assert_int_equal(word_at(vm, SERVANT_AREA), 0);
+        assert_int_equal(api_word(vm, SERVANT_AREA), 0);
         ramet_vm_destroy(vm);
 }
 
@@ -494,7 +486,7 @@ static void a_template_goes_there_and_back(void **state)
         struct ramet_vm *vm = api_spawn(tmpl);
 
         for (unsigned page = 0; page < 3; page++)
-                assert_int_equal(word_at(vm, SERVANT_AREA + page * 4096), 0x1234);
+                assert_int_equal(api_word(vm, SERVANT_AREA + page * 4096), 0x1234);
         assert_int_equal(api_until(vm, RAMET_VM_EXIT).exit.status, 7 << 1 | 1);
         ramet_vm_destroy(vm);
         ramet_template_release(tmpl);

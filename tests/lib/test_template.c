@@ -2,14 +2,6 @@
 /* Templates: freeze, spawn, reset, fork. */
 #include "api.h"
 
-static uint64_t word_at(struct ramet_vm *vm, uint64_t gpa)
-{
-        uint64_t v = 0;
-
-        api_ok(ramet_vm_read(vm, gpa, &v, sizeof v));
-        return v;
-}
-
 /* What the guest read at the doorbell after its last ring. */
 static void assert_number(struct ramet_vm *vm, uint32_t result, uint32_t count)
 {
@@ -36,8 +28,8 @@ static void vm_freeze(void **state)
         assert_int_equal(ramet_vm_next(vm, 20 * RAMET_MILLISECOND, &e), 0);
         api_do(vm, SERVANT_FILL, 2, SERVANT_AREA, 4);
         clone = api_spawn(tmpl);
-        assert_true(word_at(clone, SERVANT_AREA) == 1);
-        assert_true(word_at(vm, SERVANT_AREA) == 2);
+        assert_true(api_word(clone, SERVANT_AREA) == 1);
+        assert_true(api_word(vm, SERVANT_AREA) == 2);
         memset(name, 'x', sizeof name);
         name[RAMET_NAME_MAX + 1] = '\0';
         api_fails(ramet_vm_freeze(vm, name, &none), -EINVAL, "63");
@@ -131,7 +123,7 @@ static void template_spawn(void **state)
         assert_number(clone[0], 1, 1);
         assert_number(clone[1], 3, 4);
         api_do(clone[0], SERVANT_FILL, 5, SERVANT_AREA, 1);
-        assert_true(word_at(clone[1], SERVANT_AREA) == 0);
+        assert_true(api_word(clone[1], SERVANT_AREA) == 0);
         ramet_vm_destroy(clone[0]);
         ramet_vm_destroy(clone[1]);
         o.index = 5;
@@ -160,10 +152,10 @@ static void vm_reset(void **state)
                 assert_int_equal(e.doorbell.value, 2);
                 assert_number(clone, 1, 1);
                 api_do(clone, SERVANT_FILL, 4, SERVANT_AREA, 64);
-                assert_true(word_at(clone, SERVANT_AREA + 63 * 4096) == 4);
+                assert_true(api_word(clone, SERVANT_AREA + 63 * 4096) == 4);
                 assert_int_equal(ramet_vm_reset(clone), 0);
-                assert_true(word_at(clone, SERVANT_AREA) == 0);
-                assert_true(word_at(clone, SERVANT_AREA + 63 * 4096) == 0);
+                assert_true(api_word(clone, SERVANT_AREA) == 0);
+                assert_true(api_word(clone, SERVANT_AREA + 63 * 4096) == 0);
                 /* paused, and nothing is left of its events */
                 assert_int_equal(ramet_vm_next(clone, 20 * RAMET_MILLISECOND, &e), 0);
         }
@@ -196,7 +188,7 @@ static void a_root_goes_back_to_its_first_freeze(void **state)
         ramet_template_release(tmpl[0]);
         ramet_template_release(tmpl[1]);
         api_ok(ramet_vm_reset(vm));
-        assert_true(word_at(vm, SERVANT_AREA) == 1);
+        assert_true(api_word(vm, SERVANT_AREA) == 1);
         api_until(vm, RAMET_VM_DOORBELL);
         ramet_vm_destroy(vm);
 }
@@ -211,13 +203,13 @@ static void vm_fork(void **state)
                 assert_non_null(clones[i]);
                 api_until(clones[i], RAMET_VM_DOORBELL);
                 assert_number(clones[i], i + 1, 3);
-                assert_true(word_at(clones[i], SERVANT_AREA) == 1);
+                assert_true(api_word(clones[i], SERVANT_AREA) == 1);
         }
         api_until(vm, RAMET_VM_DOORBELL); /* its ring was answered by the fork */
         assert_number(vm, 0, 3);
         api_do(vm, SERVANT_FILL, 2, SERVANT_AREA, 1);
         assert_number(vm, 0, 0);
-        assert_true(word_at(clones[1], SERVANT_AREA) == 1);
+        assert_true(api_word(clones[1], SERVANT_AREA) == 1);
         for (unsigned i = 0; i < 3; i++)
                 ramet_vm_destroy(clones[i]);
         api_fails(ramet_vm_fork(vm, 0, clones), -EINVAL, "count: 0");
@@ -239,8 +231,8 @@ static void a_tree(void **state)
         ramet_vm_destroy(a);
         ramet_vm_destroy(b);
         api_until(c, RAMET_VM_DOORBELL);
-        assert_true(word_at(c, SERVANT_AREA) == 1);
-        assert_true(word_at(c, SERVANT_AREA + 4096) == 2);
+        assert_true(api_word(c, SERVANT_AREA) == 1);
+        assert_true(api_word(c, SERVANT_AREA + 4096) == 2);
         ramet_vm_destroy(c);
 }
 
@@ -268,19 +260,19 @@ static void each_engine(void **state)
                 clone = api_spawn(tmpl);
                 ramet_template_release(tmpl);
                 for (unsigned i = 0; i < 3; i++) {
-                        assert_true(word_at(clone, SERVANT_AREA) == 1);
+                        assert_true(api_word(clone, SERVANT_AREA) == 1);
                         api_until(clone, RAMET_VM_DOORBELL);
                         api_do(clone, SERVANT_FILL, 3 + i, SERVANT_AREA, 4);
-                        assert_true(word_at(clone, SERVANT_AREA + 3 * 4096) == 3 + i);
+                        assert_true(api_word(clone, SERVANT_AREA + 3 * 4096) == 3 + i);
                         api_ok(ramet_vm_reset(clone));
                 }
                 api_until(clone, RAMET_VM_DOORBELL);
                 api_do(clone, SERVANT_FILL, 9, SERVANT_AREA, 2);
                 api_ok(ramet_vm_fork(clone, 1, &child));
                 api_until(child, RAMET_VM_DOORBELL);
-                assert_true(word_at(child, SERVANT_AREA + 4096) == 9);
-                assert_true(word_at(child, SERVANT_AREA + 2 * 4096) == 1);
-                assert_true(word_at(vm, SERVANT_AREA) == 2);
+                assert_true(api_word(child, SERVANT_AREA + 4096) == 9);
+                assert_true(api_word(child, SERVANT_AREA + 2 * 4096) == 1);
+                assert_true(api_word(vm, SERVANT_AREA) == 2);
                 ramet_vm_destroy(child);
                 ramet_vm_destroy(clone);
                 ramet_vm_destroy(vm);

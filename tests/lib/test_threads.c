@@ -19,13 +19,6 @@ static unsigned rounds(void)
         return text ? (unsigned)strtoul(text, NULL, 10) : 40;
 }
 
-static void nap(unsigned ms)
-{
-        const struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000l};
-
-        nanosleep(&t, NULL);
-}
-
 /* Of a thread that is not cmocka's: no assertions there. */
 struct worker {
         pthread_t thread;
@@ -83,7 +76,7 @@ static void *listen(void *data)
 static void until_done(const struct worker *w, unsigned n)
 {
         for (unsigned ms = 0; ms < 10000 && w->done < n && !w->ended; ms++)
-                nap(1);
+                api_nap(1);
         if (w->done < n)
                 fail_msg("%u of %u, and no more: %s", w->done, n, w->text);
 }
@@ -95,7 +88,7 @@ static void one_that_waits_gives_way(void **state)
         uint64_t v;
 
         start(&w, listen);
-        nap(20); /* it waits, most likely, for a machine that does not run */
+        api_nap(20); /* it waits, most likely, for a machine that does not run */
         for (unsigned i = 0; i < 100; i++)
                 api_ok(ramet_vm_read(w.vm, 0, &v, sizeof v));
         assert_int_equal(w.done, 0);
@@ -157,11 +150,11 @@ static void several_wait_in_peace(void **state)
         uint64_t cpu_ns;
 
         start(&brief, wait_in_vain);
-        nap(20);
+        api_nap(20);
         start(&patient, wait_in_vain);
-        nap(20);
+        api_nap(20);
         cpu_ns = now_ns(CLOCK_PROCESS_CPUTIME_ID);
-        nap(100);
+        api_nap(100);
         cpu_ns = now_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu_ns;
         if (cpu_ns > 20 * RAMET_MILLISECOND)
                 fail_msg("two threads that wait use %.1f ms in 100", (double)cpu_ns / 1e6);
@@ -176,13 +169,13 @@ static void several_wait_in_peace(void **state)
         start(&ears[0], count_rings);
         start(&ears[1], count_rings);
         for (unsigned ms = 0; ms < 10000 && ears[0].done + ears[1].done < 100; ms++)
-                nap(1);
+                api_nap(1);
         api_ok(ramet_vm_pause(vm));
         api_order(vm, 0, SERVANT_SPIN, 0, 0, 0);
         api_ok(ramet_vm_start(vm));
         for (unsigned ms = 0; ms < 10000 && mail.spins == 0; ms++) {
                 api_get_mail(vm, 0, &mail);
-                nap(1);
+                api_nap(1);
         }
         ears[0].ended = ears[1].ended = true;
         join(&ears[0]);
@@ -239,7 +232,7 @@ static void others_wait_for_the_end_of_a_section(void **state)
         api_ok(ramet_vm_begin(w.vm));
         api_ok(ramet_vm_span(w.vm, SERVANT_AREA, 8, false, &p));
         start(&w, pause_it);
-        nap(30);
+        api_nap(30);
         assert_int_equal(w.done, 0);
         api_ok(ramet_vm_end(w.vm));
         join(&w);

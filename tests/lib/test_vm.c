@@ -4,7 +4,6 @@
 
 #include <malloc.h>
 #include <pthread.h>
-#include <time.h>
 #include <unistd.h>
 
 static uint64_t spins(struct ramet_vm *vm)
@@ -13,13 +12,6 @@ static uint64_t spins(struct ramet_vm *vm)
 
         api_get_mail(vm, 0, &mail);
         return mail.spins;
-}
-
-static void nap(unsigned ms)
-{
-        const struct timespec t = {.tv_nsec = ms * 1000000l};
-
-        nanosleep(&t, NULL);
 }
 
 /* The next event that is not of its greeting: what ramet_vm_next() returned. */
@@ -40,7 +32,7 @@ static struct ramet_vm *spinning(void)
         api_ok(ramet_vm_continue(vm));
         before = spins(vm);
         for (unsigned i = 0; i < 5000 && spins(vm) == before; i++)
-                nap(1);
+                api_nap(1);
         assert_true(spins(vm) > before);
         return vm;
 }
@@ -152,26 +144,14 @@ static void a_config_that_has_grown(void **state)
         api_fails(ramet_vm_create(api_ctx, &longer.config, &vm), -EINVAL, "does not know");
 }
 
-static unsigned threads(void)
-{
-        char line[256];
-        unsigned n = 0;
-        FILE *f = fopen("/proc/self/status", "re");
-
-        while (f && fgets(line, sizeof line, f))
-                sscanf(line, "Threads: %u", &n);
-        fclose(f);
-        return n;
-}
-
 static void vm_destroy(void **state)
 {
-        const unsigned before = threads();
+        const unsigned before = api_threads();
         struct ramet_vm *vm = spinning();
 
-        assert_true(threads() > before);
+        assert_true(api_threads() > before);
         ramet_vm_destroy(vm);
-        assert_int_equal(threads(), before);
+        assert_int_equal(api_threads(), before);
         ramet_vm_destroy(NULL);
 }
 
@@ -200,11 +180,11 @@ static void vm_pause(void **state)
         assert_int_equal(ramet_vm_pause(vm), 0);
         assert_int_equal(ramet_vm_pause(vm), 0);
         before = spins(vm);
-        nap(20);
+        api_nap(20);
         assert_int_equal(spins(vm), before);
         api_ok(ramet_vm_start(vm));
         for (unsigned i = 0; i < 5000 && spins(vm) == before; i++)
-                nap(1);
+                api_nap(1);
         assert_true(spins(vm) > before);
         api_fails(ramet_vm_pause(NULL), -EINVAL, "machine");
         ramet_vm_destroy(vm);
@@ -348,12 +328,12 @@ static void each_ring_is_an_event(void **state)
         vm = api_vm_of(&config);
         api_ok(ramet_vm_start(vm));
         for (unsigned i = 0, rung = 0; i < 5000 && rung < 2; i++) {
-                nap(1);
+                api_nap(1);
                 rung = rounds(vm, 0) + rounds(vm, 1);
         }
         assert_int_equal(api_ok(next_ring(vm, &e[0])), 1);
         api_ok(ramet_vm_continue(vm));
-        nap(20);
+        api_nap(20);
         assert_int_equal(rounds(vm, !e[0].vcpu), 1);
         assert_int_equal(api_ok(ramet_vm_next(vm, ENDLESS, &e[1])), 1);
         assert_int_equal(e[1].vcpu, !e[0].vcpu);
