@@ -41,8 +41,9 @@ RAMET_API void ramet_ctx_destroy(struct ramet_ctx *ctx); /* NULL is fine */
  * must not begin to ignore it (SIG_IGN), since that throws away what is pending. The same signal
  * sent to the whole process goes to a thread that does not block it, as always. If all do, vCPUs
  * stand still until it is accepted (sigwait(3), signalfd(2)); after 100 ms a vCPU takes it.
- * For machines made afterwards. -EINVAL: no signal, one that cannot be kept blocked, or a real-time
- * one (their queues can be full). */
+ * For machines made afterwards. -EINVAL: no signal, one that cannot be kept blocked, one of job
+ * control (SIGCONT takes SIGTSTP back while that is pending, and the other way round), or a
+ * real-time one (their queues can be full). */
 RAMET_API int ramet_ctx_set_kick_signal(struct ramet_ctx *ctx, int signal);
 
 /* The calling thread's last failure, as errno is: one line without a newline, "" if there was none.

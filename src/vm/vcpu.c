@@ -57,6 +57,7 @@ int vm_kick_signal_check(int signal, struct err *err)
 {
         static const int no[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS,
                                  SIGFPE,  SIGILL,  SIGTRAP, SIGSYS};
+        static const int job_control[] = {SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU};
 
         if (signal < 1 || signal > SIGRTMAX)
                 return err_input(err, "%d is no signal", signal);
@@ -66,6 +67,13 @@ int vm_kick_signal_check(int signal, struct err *err)
         for (size_t i = 0; i < sizeof no / sizeof *no; i++)
                 if (signal == no[i])
                         return err_input(err, "signal %d cannot be kept blocked", signal);
+        for (size_t i = 0; i < sizeof job_control / sizeof *job_control; i++)
+                if (signal == job_control[i])
+                        return err_input(
+                                err,
+                                "signal %d is of job control: those that stop and continue "
+                                "a process take each other back",
+                                signal);
         return 0;
 }
 

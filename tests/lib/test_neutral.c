@@ -384,10 +384,14 @@ static void a_kick_signal_that_the_program_waits_for(void **state)
 static void ramet_ctx_set_kick_signal_(void **state)
 {
         static const int bad[] = {0, -1, SIGKILL, SIGSTOP, SIGSEGV, 33, NSIG + 1};
+        static const int taken_back[] = {SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU};
         struct ramet_vm *vm;
 
         for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++)
                 api_fails(ramet_ctx_set_kick_signal(api_ctx, bad[i]), -EINVAL, "signal");
+        for (unsigned i = 0; i < sizeof taken_back / sizeof *taken_back; i++)
+                api_fails(ramet_ctx_set_kick_signal(api_ctx, taken_back[i]), -EINVAL,
+                          "job control");
         api_fails(ramet_ctx_set_kick_signal(api_ctx, SIGRTMIN), -EINVAL, "real-time");
         api_fails(ramet_ctx_set_kick_signal(NULL, SIGUSR1), -EINVAL, "ctx");
         api_ok(ramet_ctx_set_kick_signal(api_ctx, SIGUSR2));
