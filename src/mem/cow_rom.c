@@ -399,8 +399,10 @@ static int list_own(const struct backing *b, uint32_t layer, struct extent_list 
 
 static int reset(struct backing *b, struct err *err)
 {
-        int r = cow_private.reset(b, err);
+        int r;
 
+        b->keep_bytes = 0; /* a page on base is not written again, but broken */
+        r = cow_private.reset(b, err);
         if (r < 0)
                 return r;
         if (madvise(rom_of(b)->own, b->size, MADV_DONTNEED) < 0)

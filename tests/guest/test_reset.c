@@ -208,6 +208,29 @@ static void lives_end_in_reset_with_rom(void **state)
         lives_end_in_reset(2);
 }
 
+/* On base, where none is kept. */
+static void own_writes_are_dropped_with_rom(void **state)
+{
+        const uint64_t word = 1;
+        struct rig parent, clone;
+        struct template *t;
+        uint64_t before;
+
+        rig_use_engine(RAMET_COW_ROM);
+        t = at_ring(&parent, "lives.elf", 1);
+        rig_spawn(&clone, t, 1, 1);
+        reset(&clone);
+        before = own_bytes(&clone);
+        assert_int_equal(vm_write(clone.vm, MEMORY - 4096, &word, sizeof word), 0);
+        assert_int_equal(own_bytes(&clone), before + 4096);
+        reset(&clone);
+        same_memory(&clone, t);
+        assert_int_equal(own_bytes(&clone), before);
+        template_unref(t);
+        rig_free(&clone);
+        rig_free(&parent);
+}
+
 /* --- what a life leaves behind besides state and memory --- */
 
 /* A clone of the damaging guest, paused, and what it should say. */
@@ -716,6 +739,7 @@ int main(int argc, char **argv)
                 TEST(lives_of_two_processors_end_in_reset),
                 TEST(lives_end_in_reset_with_trap),
                 TEST(lives_end_in_reset_with_rom),
+                TEST(own_writes_are_dropped_with_rom),
                 TEST(a_clone_that_has_not_run_can_be_reset),
                 TEST(who_is_held_by_a_fork_goes_on_without_it),
                 TEST(a_ring_that_nobody_heard_is_awaited_again),
