@@ -77,8 +77,9 @@ static int forget_steps(struct vm *vm, struct err *err)
         return r < 0 ? err_host(err, -r, "KVM_SET_GUEST_DEBUG: %s", strerror(-r)) : 0;
 }
 
-/* With EPT or NPT the processor reads the guest's page tables itself, and what it has cached of
- * them goes when KVM's MMU notifier takes away the pages that are replaced. Without, KVM keeps
+/* With EPT or NPT the processor reads the guest's page tables itself. What it has cached of them
+ * goes when KVM's MMU notifier takes away the pages that are replaced; for pages that are kept, by
+ * the INIT of kvm_vcpu_forget(), after which KVM flushes before the next entry. Without, KVM keeps
  * shadows of page tables, which it updates when the guest writes those: a page table that comes to
  * have another content by a new page behind it keeps its old shadow (seen: a guest's CPL 3 used a
  * mapping of its former life). Taking away a memory slot drops all shadows, or at least those of
