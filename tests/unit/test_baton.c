@@ -33,13 +33,13 @@ static bool asked(void)
         return atomic_load(&holder.part.requests) & 1ull << VCPU_REQUEST_YIELD;
 }
 
-static bool always(struct vcpu *)
+static bool always(struct vcpu *vcpu)
 {
         return true;
 }
 
 /* The holder wakes up, is in the guest until it is asked to yield, and then drops the baton. */
-static int sleep_until(pthread_cond_t *, pthread_mutex_t *lock, clockid_t,
+static int sleep_until(pthread_cond_t *cond, pthread_mutex_t *lock, clockid_t clock,
                        const struct timespec *until)
 {
         uint64_t until_ns = (uint64_t)until->tv_sec * 1000000000 + (uint64_t)until->tv_nsec;
@@ -108,7 +108,7 @@ static void turns(bool holder_idle, bool waiter_idle, uint64_t *least, uint64_t 
 }
 
 /* Long enough for KVM to notice an interrupt, and no longer. */
-static void a_halted_holder_has_a_short_turn(void **)
+static void a_halted_holder_has_a_short_turn(void **state)
 {
         uint64_t least, most;
 
@@ -118,7 +118,7 @@ static void a_halted_holder_has_a_short_turn(void **)
         assert_int_equal(atomic_load(&baton.short_turns), 1);
 }
 
-static void a_busy_holder_has_a_full_turn(void **)
+static void a_busy_holder_has_a_full_turn(void **state)
 {
         uint64_t least, most;
 
@@ -130,7 +130,7 @@ static void a_busy_holder_has_a_full_turn(void **)
         }
 }
 
-static void among_halted_ones_turns_are_full(void **)
+static void among_halted_ones_turns_are_full(void **state)
 {
         uint64_t least, most;
 
