@@ -105,6 +105,8 @@ struct kvm_vcpu {
         uint32_t ring_entries;      /* [I] */
         uint32_t ring_next;         /* who reads the ring */
         uint32_t tsc_khz;           /* [I] of the guest's TSC; 0: KVM does not say */
+        bool knows_events;          /* kvm_vcpu_forget(): event_flags is known */
+        uint32_t event_flags;       /* of KVM_GET_VCPU_EVENTS */
 };
 
 int kvm_vcpu_open(const struct kvm_host *host, const struct kvm_vm *vm, unsigned id,
@@ -139,17 +141,18 @@ struct vcpu_tsc {
 int kvm_vcpu_save(const struct kvm_host *host, const struct kvm_vm *vm, const struct kvm_vcpu *vcpu,
                   const struct kvm_msr_set *msrs, struct record_writer *w, struct err *err);
 /* Set a new vCPU (CPUID already set, irqchip restored) from such records. @elapsed_ns: since they
- * were saved; only used where KVM has no TSC offset to carry over. */
+ * were saved; only used where KVM has no TSC offset to carry over. @again: it is not new, and comes
+ * from kvm_vcpu_forget(); machine check banks, which are in no record, are emptied. */
 int kvm_vcpu_restore(const struct kvm_host *host, const struct kvm_vm *vm,
                      const struct kvm_vcpu *vcpu, const struct record_reader *r,
-                     uint64_t elapsed_ns, struct err *err);
+                     uint64_t elapsed_ns, bool again, struct err *err);
 
 /* Settle what a vCPU that has run holds besides its records, so that a kvm_vcpu_restore() that
  * follows leaves nothing of it: requests in the kernel that wait for the next entry, SMM, page
- * faults under way, machine check banks. It is stopped, with no I/O pending, and its registers are
+ * faults under way. It is stopped, with no I/O pending, and its registers are
  * no more what they were. @signal is that of kvm_vcpu_open_signal(): the calling thread sends it to
  * itself, and takes it. 0 or -errno. */
-int kvm_vcpu_forget(const struct kvm_vcpu *vcpu, int signal, struct err *err);
+int kvm_vcpu_forget(struct kvm_vcpu *vcpu, int signal, struct err *err);
 
 /* Tell the guest's watchdog that the host has kept this vCPU from running. It is stopped. */
 void kvm_vcpu_was_paused(const struct kvm_vcpu *vcpu);

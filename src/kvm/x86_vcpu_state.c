@@ -20,10 +20,13 @@
 
 #include "kvm/kvm.h"
 
-#define MSR_IA32_TSC 0x10u
-#define MSR_MC0_CTL  0x400u /* SDM vol. 3, 16.3.2: 4 MSRs a bank */
-#define ENTRIES_MAX  4      /* a triple fault that waits comes out first */
-#define MC_BANKS     32u    /* KVM has as many */
+#define MSR_IA32_TSC            0x10u
+#define MSR_MC0_CTL             0x400u /* SDM vol. 3, 16.3.2: 4 MSRs a bank */
+#define ENTRIES_MAX             4      /* a triple fault that waits comes out first */
+#define MSR_KVM_SYSTEM_TIME     0x12u  /* msr.rst: bit 0 says that it is in use */
+#define MSR_KVM_SYSTEM_TIME_NEW 0x4b564d01u
+#define MC_BANKS                32u  /* KVM has as many */
+#define MSRS_MAX                255u /* KVM takes fewer than 256 at a time */
 
 struct msrs {
         struct kvm_msrs head;
@@ -234,20 +237,31 @@ static int save_msrs(const struct kvm_vcpu *vcpu, const struct kvm_msr_set *list
         return 0;
 }
 
+/* The banks of machine checks are in no record: INIT keeps them, and a clone has them empty. KVM
+ * has as many as it likes, and no others beyond. */
+static unsigned add_machine_checks(struct kvm_msr_entry *entry)
+{
+        for (uint32_t i = 0; i < 4 * MC_BANKS; i++)
+                entry[i] = (struct kvm_msr_entry){.index = MSR_MC0_CTL + i};
+        return 4 * MC_BANKS;
+}
+
 /* MSRs that KVM lists and reads but refuses to be given back (read-only ones, and values that only
- * the hardware makes) are passed over: a vCPU of the same host and CPUID has them already. */
+ * the hardware makes) are passed over: a vCPU of the same host and CPUID has them already. @again:
+ * it has run, and loses what is in no record, in the same call. */
 static int restore_msrs(const struct kvm_vcpu *vcpu, const struct record_reader *reader,
-                        const struct vcpu_tsc *tsc, uint64_t elapsed_ns, struct err *err)
+                        const struct vcpu_tsc *tsc, uint64_t elapsed_ns, bool again,
+                        struct err *err)
 {
         const struct record *rec = record_find(reader, RECORD_MSRS, vcpu->id);
         struct kvm_msr_entry *entry;
         struct msrs *buf;
-        unsigned n = 0, at = 0;
+        unsigned n = 0, at = 0, last;
         int r = 0;
 
         if (!rec || rec->length / sizeof *entry > KVM_HOST_MSRS_MAX)
                 return err_input(err, "saved state: no usable MSRs of vCPU %u", vcpu->id);
-        buf = malloc(sizeof *buf + rec->length);
+        buf = malloc(sizeof *buf + rec->length + 4 * MC_BANKS * sizeof *entry);
         if (!buf)
                 return err_host(err, ENOMEM, "no memory for the MSRs of vCPU %u", vcpu->id);
         entry = (struct kvm_msr_entry *)(buf + 1);
@@ -261,11 +275,21 @@ static int restore_msrs(const struct kvm_vcpu *vcpu, const struct record_reader 
                 }
                 entry[n++] = e;
         }
+        last = n;
+        if (again)
+                n += add_machine_checks(entry + n);
         while (at < n) {
-                r = msrs_ioctl(vcpu, KVM_SET_MSRS, entry + at, n - at, buf);
+                unsigned count = n - at < MSRS_MAX ? n - at : MSRS_MAX;
+
+                r = msrs_ioctl(vcpu, KVM_SET_MSRS, entry + at, count, buf);
                 if (r < 0)
                         break;
-                at += (unsigned)r + 1;
+                at += (unsigned)r;
+                if ((unsigned)r == count)
+                        continue;
+                if (at >= last)
+                        break; /* all banks that there are */
+                at++;
         }
         free(buf);
         if (r < 0)
@@ -304,6 +328,24 @@ static void restore_tsc(const struct kvm_vcpu *vcpu, struct vcpu_tsc *tsc)
                 tsc->has_offset = 0;
 }
 
+/* Whether the records say that the guest uses no KVM clock, neither the old nor the new one. */
+static bool has_no_clock(const struct kvm_vcpu *vcpu, const struct record_reader *reader)
+{
+        const struct record *rec = record_find(reader, RECORD_MSRS, vcpu->id);
+        bool known = false;
+
+        for (unsigned i = 0; rec && i < rec->length / sizeof(struct kvm_msr_entry); i++) {
+                const struct kvm_msr_entry *e = (const struct kvm_msr_entry *)rec->data + i;
+
+                if (e->index != MSR_KVM_SYSTEM_TIME && e->index != MSR_KVM_SYSTEM_TIME_NEW)
+                        continue;
+                if (e->data & 1)
+                        return false;
+                known = true;
+        }
+        return known;
+}
+
 /* The guest's watchdog is told by its KVM clock, if it uses one, that time went by without it
  * (api.rst 4.79). Without one the call fails, and there is nobody to tell. */
 void kvm_vcpu_was_paused(const struct kvm_vcpu *vcpu)
@@ -312,23 +354,6 @@ void kvm_vcpu_was_paused(const struct kvm_vcpu *vcpu)
 }
 
 /* --- what is in no record --- */
-
-/* The banks of machine checks, which INIT keeps and a clone has empty. */
-static int forget_machine_checks(const struct kvm_vcpu *vcpu, struct err *err)
-{
-        struct msrs *buf = calloc(1, sizeof *buf);
-        int r;
-
-        if (!buf)
-                return err_host(err, ENOMEM, "no memory for the MSRs of vCPU %u", vcpu->id);
-        buf->head.nmsrs = 4 * MC_BANKS;
-        for (uint32_t i = 0; i < 4 * MC_BANKS; i++)
-                buf->entry[i].index = MSR_MC0_CTL + i;
-        /* It stops at the first that this host does not have, beyond which there are no others. */
-        r = kvm_ioctl(vcpu->fd, KVM_SET_MSRS, buf);
-        free(buf);
-        return r < 0 ? err_host(err, -r, "KVM_SET_MSRS: vCPU %u: %s", vcpu->id, strerror(-r)) : 0;
-}
 
 /* Enter with a signal pending: KVM looks at its requests, then at the signal, and comes back
  * without having run the guest. (immediate_exit comes back before it looks.) */
@@ -354,49 +379,63 @@ static int take_requests(const struct kvm_vcpu *vcpu, int signal, struct err *er
                         strerror(r < 0 ? -r : EIO));
 }
 
-/* INIT and SIPI that wait are taken when the MP state is read, NMI and SMI when the events are. */
-static int take_events(const struct kvm_vcpu *vcpu, struct kvm_vcpu_events *now, struct err *err)
+static int get_events(const struct kvm_vcpu *vcpu, struct kvm_vcpu_events *now, struct err *err)
 {
+        int r = kvm_ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, now);
+
+        return r < 0 ? err_host(err, -r, "KVM_GET_VCPU_EVENTS: vCPU %u: %s", vcpu->id, strerror(-r))
+                     : 0;
+}
+
+/* INIT and SIPI that wait are taken when the MP state is read, NMI and SMI when the events are. */
+static int take_events(const struct kvm_vcpu *vcpu, struct err *err)
+{
+        struct kvm_vcpu_events now;
         struct kvm_mp_state mp;
         int r = kvm_ioctl(vcpu->fd, KVM_GET_MP_STATE, &mp);
 
         if (r < 0)
                 return err_host(err, -r, "KVM_GET_MP_STATE: vCPU %u: %s", vcpu->id, strerror(-r));
-        r = kvm_ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, now);
-        if (r < 0)
-                return err_host(err, -r, "KVM_GET_VCPU_EVENTS: vCPU %u: %s", vcpu->id,
-                                strerror(-r));
-        return 0;
+        return get_events(vcpu, &now, err);
+}
+
+/* Which kinds of events this KVM knows: the same each time, so it is asked once. */
+static int know_events(struct kvm_vcpu *vcpu, struct err *err)
+{
+        struct kvm_vcpu_events now;
+        int r = vcpu->knows_events ? 0 : get_events(vcpu, &now, err);
+
+        if (r == 0 && !vcpu->knows_events) {
+                vcpu->event_flags = now.flags;
+                vcpu->knows_events = true;
+        }
+        return r;
 }
 
 /* All requests are taken. Then: no events, of every kind that this KVM knows, out of SMM, and an
  * INIT, which is latched by setting it and comes when the MP state is read. It empties what no call
- * shows.
+ * shows. An INIT, SIPI, NMI or SMI that still waits, of a vCPU that KVM did not enter, is taken
+ * then, too, and the restore goes over it.
  *
  * One thing among that holds a vCPU for ever if it is not: the note that it waits for a page fault
  * that KVM lets be served in the background (of a page that is swapped out, or that userfaultfd
  * protects). Setting the MSR of async page faults, as every restore does, drops the faults that are
  * under way, but neither the note nor the request to make one (both seen). */
-int kvm_vcpu_forget(const struct kvm_vcpu *vcpu, int signal, struct err *err)
+int kvm_vcpu_forget(struct kvm_vcpu *vcpu, int signal, struct err *err)
 {
-        struct kvm_vcpu_events none;
-        uint32_t known;
-        int r = take_requests(vcpu, signal, err);
+        struct kvm_vcpu_events none = {.smi.latched_init = 1};
+        int r = know_events(vcpu, err);
 
         if (r == 0)
-                r = take_events(vcpu, &none, err);
+                r = take_requests(vcpu, signal, err);
         if (r < 0)
                 return r;
-        known = none.flags;
-        memset(&none, 0, sizeof none);
-        none.flags = known | KVM_VCPUEVENT_VALID_SMM;
-        none.smi.latched_init = 1;
+        none.flags = vcpu->event_flags | KVM_VCPUEVENT_VALID_SMM;
         r = kvm_ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &none);
         if (r < 0)
                 return err_host(err, -r, "KVM_SET_VCPU_EVENTS: vCPU %u: %s", vcpu->id,
                                 strerror(-r));
-        r = take_events(vcpu, &none, err);
-        return r < 0 ? r : forget_machine_checks(vcpu, err);
+        return take_events(vcpu, err);
 }
 
 /* --- all of it --- */
@@ -424,7 +463,7 @@ int kvm_vcpu_save(const struct kvm_host *host, const struct kvm_vm *vm, const st
 
 int kvm_vcpu_restore(const struct kvm_host *host, const struct kvm_vm *vm,
                      const struct kvm_vcpu *vcpu, const struct record_reader *reader,
-                     uint64_t elapsed_ns, struct err *err)
+                     uint64_t elapsed_ns, bool again, struct err *err)
 {
         const struct simple *const before[] = {&mp_state, &regs, host->sregs2 ? &sregs2 : &sregs,
                                                &xcrs};
@@ -449,9 +488,10 @@ int kvm_vcpu_restore(const struct kvm_host *host, const struct kvm_vm *vm,
         if (r < 0)
                 return r;
         restore_tsc(vcpu, &tsc);
-        r = restore_msrs(vcpu, reader, &tsc, elapsed_ns, err);
+        r = restore_msrs(vcpu, reader, &tsc, elapsed_ns, again, err);
         if (r < 0)
                 return r;
-        kvm_vcpu_was_paused(vcpu);
+        if (!has_no_clock(vcpu, reader))
+                kvm_vcpu_was_paused(vcpu);
         return restore_one(host, vcpu, &events, reader, err);
 }

@@ -158,6 +158,7 @@ struct vm {
         bool paused;           /* [o] sync_stop() is in force */
         uint64_t generation;   /* [o] freezes so far */
         struct template *tmpl; /* [o] what vm_reset() goes back to, a reference; NULL: nothing */
+        struct record_reader saved; /* [o] its state, read at the first reset; empty: not yet */
         struct fixed_tables *fixed_tables; /* [o] noted at the first reset; NULL: not yet */
         struct vm_reset_stats resets;      /* [o] */
         uint32_t index, count;             /* [o] a clone's number in its fork */
@@ -283,9 +284,9 @@ void vm_overlays_close(const struct vm_overlay overlays[DEVICE_DISKS_MAX]);
 int machine_set_identity(struct vm *vm, struct err *err);
 
 /* state.c. Restoring is of all but memory, CPUID and the generation id's change; of a new machine,
- * or of one that vm_reset() has prepared. */
+ * or (@again) of one that vm_reset() has prepared. */
 int machine_save(struct vm *vm, struct record_writer *w, struct err *err);
 int machine_restore(struct vm *vm, const struct template *tmpl, const struct record_reader *r,
-                    struct err *err);
+                    bool again, struct err *err);
 
 #endif

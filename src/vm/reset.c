@@ -118,7 +118,7 @@ static int reset_memory(struct vm *vm, bool fixed, struct err *err)
 }
 
 /* Everything is stopped. */
-static int go_back(struct vm *vm, const struct record_reader *reader, struct err *err)
+static int go_back(struct vm *vm, struct err *err)
 {
         const bool fixed = fixed_tables_hold(vm); /* first, since it looks at registers */
         int r = dirty_discard(&vm->dirty, err);   /* with a full ring KVM_RUN says only that */
@@ -132,7 +132,7 @@ static int go_back(struct vm *vm, const struct record_reader *reader, struct err
         if (r < 0)
                 return r;
         chardev_discard(vm->console);
-        r = machine_restore(vm, vm->tmpl, reader, err);
+        r = machine_restore(vm, vm->tmpl, &vm->saved, true, err);
         if (r == 0)
                 r = machine_set_identity(vm, err);
         if (r == 0)
@@ -158,19 +158,18 @@ int vm_reset(struct vm *vm, struct err *err)
 {
         const uint64_t t0 = vm_now_ns();
         bool was_paused = vm->paused;
-        struct record_reader reader;
-        int r;
+        int r = 0;
 
         if (!vm->tmpl)
                 return err_input(err, "this machine has no template to be reset to");
-        r = record_reader_init_fd(&reader, vm->tmpl->state_fd, record_rules, err);
+        if (!vm->saved.buf) /* once: it is sealed */
+                r = record_reader_init_fd(&vm->saved, vm->tmpl->state_fd, record_rules, err);
         if (r < 0)
                 return r;
         vm_pause(vm);
-        r = go_back(vm, &reader, err);
+        r = go_back(vm, err);
         if (r == 0)
                 r = arm_again(vm);
-        record_reader_fini(&reader);
         forget_events(vm);
         meter_reset(vm);
         if (r == 0)

@@ -181,7 +181,7 @@ static int adopt(struct vm *vm, const struct template *tmpl, const struct record
         r = vm_furnish(vm, files->console_in_fd, files->console_out_fd, disks, err);
         files->console_in_fd = files->console_out_fd = -1;
         if (r == 0)
-                r = machine_restore(vm, tmpl, reader, err);
+                r = machine_restore(vm, tmpl, reader, false, err);
         vm->booted = r == 0;
         return r;
 }

@@ -107,7 +107,7 @@ static uint64_t elapsed_since_save(const struct record_reader *reader)
 }
 
 int machine_restore(struct vm *vm, const struct template *tmpl, const struct record_reader *reader,
-                    struct err *err)
+                    bool again, struct err *err)
 {
         uint64_t elapsed_ns = elapsed_since_save(reader);
         int r = cow_prepare_msrs(vm, reader, err);
@@ -116,7 +116,7 @@ int machine_restore(struct vm *vm, const struct template *tmpl, const struct rec
                 r = kvm_vm_restore_irqchip(&vm->kvm, reader, err);
         for (unsigned i = 0; i < vm->shape.vcpus && r == 0; i++)
                 r = kvm_vcpu_restore(&vm->host, &vm->kvm, &vm->vcpus[i].kvm, reader, elapsed_ns,
-                                     err);
+                                     again, err);
         if (r == 0)
                 r = kvm_vm_restore_pit(&vm->kvm, reader, err);
         if (r == 0)

@@ -677,6 +677,7 @@ void vm_destroy(struct vm *vm, unsigned linger_ms)
         sync_leave(&vm->owner_part);
         sync_domain_fini(&vm->sync);
         pthread_mutex_destroy(&vm->event_lock);
+        record_reader_fini(&vm->saved);
         template_unref(vm->tmpl);
         fixed_tables_free(vm);
         free(vm->armed.text);

@@ -577,21 +577,27 @@ static struct template *without(const struct template *t, uint32_t kind)
         return bad;
 }
 
+/* The machine has read the state of the one that it had. */
+static void exchange_template(struct vm *vm, struct template *t)
+{
+        record_reader_fini(&vm->saved);
+        template_unref(vm->tmpl);
+        vm->tmpl = t;
+}
+
 static void what_can_be_set_in_part_only_has_ended(void **state)
 {
         struct scene s;
 
         open_scene(&s);
         vm_run(s.clone.vm);
-        template_unref(s.clone.vm->tmpl);
-        s.clone.vm->tmpl = without(s.t, RECORD_DEV_SERIAL);
+        exchange_template(s.clone.vm, without(s.t, RECORD_DEV_SERIAL));
         assert_int_equal(vm_reset(s.clone.vm, &err), -EINVAL);
         rig_until(&s.clone, rig_exited, 10);
         assert_int_equal(s.clone.exit.reason, RAMET_EXIT_HOST);
         assert_non_null(strstr(s.clone.exit.text, "reset: "));
         /* and can be helped */
-        template_unref(s.clone.vm->tmpl);
-        s.clone.vm->tmpl = template_ref(s.t);
+        exchange_template(s.clone.vm, template_ref(s.t));
         reset(&s.clone);
         vm_pause(s.clone.vm);
         close_scene(&s);
