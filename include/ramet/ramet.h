@@ -40,7 +40,8 @@ RAMET_API void ramet_ctx_destroy(struct ramet_ctx *ctx); /* NULL is fine */
  * for it), so the program may have a handler for it and may block it; but while machines run it
  * must not begin to ignore it (SIG_IGN), since that throws away what is pending. The same signal
  * sent to the whole process goes to a thread that does not block it, as always. If all do, vCPUs
- * stand still until it is accepted (sigwait(3), signalfd(2)); after 100 ms a vCPU takes it.
+ * stand still until it is accepted (sigwait(3), signalfd(2)); after 100 ms of running on a vCPU
+ * takes it. One that waits, blocked, for the very thread that resets a machine is taken by that.
  * For machines made afterwards. -EINVAL: no signal, one that cannot be kept blocked, one of job
  * control (SIGCONT takes SIGTSTP back while that is pending, and the other way round), or a
  * real-time one (their queues can be full). */

@@ -169,8 +169,9 @@ struct ramet_vm_event {
         };
 };
 
-/* Serve the machine until there is an event, and take it. It runs or not, as it did. 1: *event; 0:
- * @timeout_ns went by; or -errno. */
+/* Serve the machine until there is an event, and take it. It runs or not, as it did. Of several
+ * threads that wait, one gets it, also when it is the machine's end. 1: *event; 0: @timeout_ns went
+ * by; or -errno. */
 RAMET_API int ramet_vm_next(struct ramet_vm *vm, uint64_t timeout_ns, struct ramet_vm_event *event);
 /* Let it run (ramet_vm_continue, ramet_vm_start) until an event of @types (bits), or its end, which
  * is always reported; events of other types on the way are dropped, and what they held goes on. It
