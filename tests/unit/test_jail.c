@@ -330,7 +330,10 @@ static int confined_io(const struct jail_filter *f, bool uring)
         struct loop *loop;
         struct err err;
 
-        if (fd < 0 || loop_create(uring, &loop) || loop_io_prepare(loop))
+        /* All four may be in flight at once, so a read may come before the write: it has its bytes
+         * from the beginning. */
+        if (fd < 0 || ftruncate(fd, sizeof buf) || loop_create(uring, &loop) ||
+            loop_io_prepare(loop))
                 return 1;
         if (jail_filter_install(f, &err))
                 return 2;
