@@ -280,9 +280,21 @@ static size_t first_named(const struct symbols *s, const char *name)
         return low;
 }
 
+/* Do all of the name of the one at @at, which come behind it, mean the same place? */
+static bool alone(const struct symbols *s, size_t at)
+{
+        const struct symbol *first = &s->by_name[at];
+
+        while (++at < s->nby_name &&
+               strcmp(s->names + s->by_name[at].name_at, s->names + first->name_at) == 0)
+                if (s->by_name[at].address != first->address)
+                        return false;
+        return true;
+}
+
 int symbols_find(const struct symbols *s, const char *name, uint64_t *address, uint64_t *size)
 {
-        const struct symbol *found, *next;
+        const struct symbol *found;
         size_t at;
 
         if (!s)
@@ -291,9 +303,7 @@ int symbols_find(const struct symbols *s, const char *name, uint64_t *address, u
         found = &s->by_name[at];
         if (at == s->nby_name || strcmp(s->names + found->name_at, name) != 0)
                 return -ENOENT;
-        next = at + 1 < s->nby_name ? found + 1 : NULL;
-        if (found->rank == RANK_LOCAL && next && next->address != found->address &&
-            strcmp(s->names + next->name_at, name) == 0)
+        if (found->rank == RANK_LOCAL && !alone(s, at))
                 return -ENOTUNIQ;
         *address = found->address;
         if (size)

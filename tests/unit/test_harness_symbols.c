@@ -45,6 +45,11 @@ static const struct given table[] = {
         {"twice", STB_LOCAL, STT_OBJECT, IN_DATA, 0x2020, 4},
         {"both", STB_LOCAL, STT_OBJECT, IN_DATA, 0x2030, 4},
         {"both", STB_GLOBAL, STT_OBJECT, IN_DATA, 0x2040, 4},
+        {"thrice", STB_LOCAL, STT_OBJECT, IN_DATA, 0x2050, 4},
+        {"thrice", STB_LOCAL, STT_OBJECT, IN_DATA, 0x2050, 4},
+        {"thrice", STB_LOCAL, STT_OBJECT, IN_DATA, 0x2060, 4},
+        {"again", STB_LOCAL, STT_OBJECT, IN_DATA, 0x2070, 4},
+        {"again", STB_LOCAL, STT_OBJECT, IN_DATA, 0x2070, 4},
         {"NUMBER", STB_GLOBAL, STT_NOTYPE, SHN_ABS, 0x1104, 0},
         {"missing", STB_GLOBAL, STT_NOTYPE, SHN_UNDEF, 0, 0},
         {"file.c", STB_LOCAL, STT_FILE, SHN_ABS, 0, 0},
@@ -148,6 +153,9 @@ static void a_global_symbol_goes_before_local_ones(void **state)
         assert_int_equal(symbols_find(s, "both", &address, NULL), 0);
         assert_int_equal(address, 0x2040);
         assert_int_equal(symbols_find(s, "twice", &address, NULL), -ENOTUNIQ);
+        assert_int_equal(symbols_find(s, "thrice", &address, NULL), -ENOTUNIQ);
+        assert_int_equal(symbols_find(s, "again", &address, NULL), 0); /* two of one place */
+        assert_int_equal(address, 0x2070);
         symbols_free(s);
 }
 
