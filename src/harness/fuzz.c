@@ -48,10 +48,8 @@ struct ramet_fuzz {
         struct ramet_vm *vm;
         struct place input, length, coverage;
         uint8_t *before;             /* the guest's counters at its template */
-        bool used;                   /* an input has run since the last reset */
-        bool begun;                  /* one has run ever */
-        int outcome;                 /* of the last one */
-        struct ramet_vm_event event; /* that ended it, unless time was up */
+        bool used;                   /* an input has run: it needs a reset */
+        struct ramet_vm_event event; /* that ended the last one, unless time was up */
 };
 
 /* --- places --- */
@@ -394,9 +392,8 @@ static int one(struct ramet_fuzz *f, const uint8_t *data, size_t len,
                 t1 = clock_now_ns();
                 result->reset_ns = t1 - t0;
         }
-        f->used = f->begun = true;
+        f->used = true;
         f->event = (struct ramet_vm_event){0};
-        f->outcome = RAMET_FUZZ_OK;
         if (r == 0)
                 r = put_input(f, data, len < f->input.len ? len : f->input.len);
         if (r < 0)
@@ -404,7 +401,6 @@ static int one(struct ramet_fuzz *f, const uint8_t *data, size_t len,
         outcome = run(f);
         if (outcome < 0)
                 return outcome;
-        f->outcome = outcome;
         tell(f, result);
         r = collect_coverage(f, &result->new_counters);
         if (r == 0)
@@ -462,7 +458,7 @@ int ramet_fuzz_report(struct ramet_fuzz *fuzz, char *buf, size_t size)
                 return harness_null(__func__, fuzz ? "buf" : "fuzz");
         if (size == 0)
                 return harness_invalid("%s: size: 0, expected room for a report", __func__);
-        if (!fuzz->begun)
+        if (!fuzz->used)
                 return harness_result(err_host(&err, ENODATA, "no input has run yet"), &err);
         tell_outcome(&out, fuzz);
         r = report_crash(&out, fuzz->vm, fuzz->event.vcpu, fuzz->booted->symbols);
