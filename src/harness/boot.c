@@ -19,6 +19,7 @@
 #define READY_TIMEOUT_NS (60 * RAMET_SECOND)
 #define DEBUG_EXIT_PORT  0xf4 /* where QEMU users put it */
 #define LINES_TOLD       3
+#define CONSOLE_KEPT     8192u
 
 /* --- files --- */
 
@@ -111,29 +112,18 @@ static void tell_waited(struct text *out, const struct ramet_guest *guest)
 
 static void tell_last_lines(struct text *out, struct ramet_vm *vm)
 {
-        struct text lines = {0};
-        char buf[8192];
-        int n, len = 0;
+        struct text lines = {0}, last = {0};
 
-        /* the newest part of what is kept, however much that is */
-        for (int i = 0; i < 1024 && (n = ramet_vm_console_read(vm, buf, sizeof buf)) > 0; i++) {
-                text_bytes(&lines, buf, (size_t)n);
-                if (lines.len > sizeof buf)
-                        text_drop(&lines, lines.len - sizeof buf);
-                len = 1;
-        }
-        if (!len) {
+        report_take_console(&lines, vm, CONSOLE_KEPT);
+        text_last_lines(&last, " | ", text_str(&lines), lines.len, LINES_TOLD);
+        for (char *p = last.data; p && *p; p++)
+                if (*p == '\n')
+                        *p = ' ';
+        if (!lines.len)
                 text_add(out, "; it has printed nothing");
-        } else {
-                struct text last = {0};
-
-                text_last_lines(&last, " | ", lines.data, lines.len, LINES_TOLD);
-                for (char *p = last.data; p && *p; p++)
-                        if (*p == '\n')
-                                *p = ' ';
+        else
                 text_add(out, "; its last lines:%s", text_str(&last));
-                text_fini(&last);
-        }
+        text_fini(&last);
         text_fini(&lines);
 }
 

@@ -19,6 +19,7 @@
 #define CR0_PE       1u
 
 #define PROLOGUE_MAX 256u /* bytes of a function in which it makes its frame */
+#define CONSOLE_KEPT 65536u
 
 struct reader {
         struct ramet_vm *vm;
@@ -32,33 +33,32 @@ static int read_guest(void *arg, uint64_t gva, void *buf, size_t len)
         return ramet_vm_read_gva(r->vm, r->vcpu, gva, buf, len);
 }
 
-/* "0x1012f4 parse_header+0x34", or the address alone. */
-static void report_address(struct text *out, const struct symbols *symbols, uint64_t address)
+/* "0x1012f4 parse_header+0x34", or the address alone; the name is that of what lies @back bytes
+ * before. */
+static void report_name(struct text *out, const struct symbols *symbols, uint64_t address,
+                        unsigned back)
 {
         const char *name;
         uint64_t offset;
 
         text_add(out, "0x%llx", (unsigned long long)address);
-        if (symbols_at(symbols, address, &name, &offset)) {
+        if (symbols_at(symbols, address - back, &name, &offset)) {
                 text_bytes(out, " ", 1);
                 text_visible(out, name, strlen(name));
-                if (offset)
-                        text_add(out, "+0x%llx", (unsigned long long)offset);
+                if (offset + back)
+                        text_add(out, "+0x%llx", (unsigned long long)offset + back);
         }
+}
+
+static void report_address(struct text *out, const struct symbols *symbols, uint64_t address)
+{
+        report_name(out, symbols, address, 0);
 }
 
 /* Where a call returns to: that may lie behind the function which called, if nothing follows. */
 static void report_return(struct text *out, const struct symbols *symbols, uint64_t address)
 {
-        const char *name;
-        uint64_t offset;
-
-        text_add(out, "0x%llx", (unsigned long long)address);
-        if (symbols_at(symbols, address - 1, &name, &offset)) {
-                text_bytes(out, " ", 1);
-                text_visible(out, name, strlen(name));
-                text_add(out, "+0x%llx", (unsigned long long)offset + 1);
-        }
+        report_name(out, symbols, address, 1);
 }
 
 int report_where(struct text *out, struct ramet_vm *vm, unsigned vcpu,
@@ -198,20 +198,25 @@ void report_console(struct text *out, const char *bytes, size_t len)
         text_fini(&lines);
 }
 
-/* What nobody has taken yet, the last 64 KiB. */
-static void take_console(struct ramet_vm *vm, struct text *console)
+size_t report_take_console(struct text *console, struct ramet_vm *vm, size_t keep)
 {
+        size_t dropped = 0;
         char buf[4096];
         int n;
 
         for (int i = 0; i < 1024; i++) { /* it may run, and go on printing */
                 n = ramet_vm_console_read(vm, buf, sizeof buf);
                 if (n <= 0)
-                        return;
+                        break;
                 text_bytes(console, buf, (size_t)n);
-                if (console->len > 65536)
-                        text_drop(console, console->len - 65536);
+                if (console->len > 2 * keep) {
+                        size_t more = console->len - keep;
+
+                        text_drop(console, more);
+                        dropped += more;
+                }
         }
+        return dropped;
 }
 
 int report_crash(struct text *out, struct ramet_vm *vm, unsigned vcpu,
@@ -222,7 +227,7 @@ int report_crash(struct text *out, struct ramet_vm *vm, unsigned vcpu,
 
         if (ret < 0)
                 return ret;
-        take_console(vm, &console);
+        report_take_console(&console, vm, CONSOLE_KEPT);
         report_console(out, text_str(&console), console.len);
         text_fini(&console);
         return 0;

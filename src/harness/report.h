@@ -21,6 +21,9 @@ int report_vcpu(struct text *out, struct ramet_vm *vm, unsigned vcpu,
 /* That, and the last lines of its console, of what nobody has read yet. */
 int report_crash(struct text *out, struct ramet_vm *vm, unsigned vcpu,
                  const struct symbols *symbols);
+/* Read what it has printed and nobody has taken yet onto the end of @console, of which at least the
+ * last @keep bytes stay. How many went from its beginning. */
+size_t report_take_console(struct text *console, struct ramet_vm *vm, size_t keep);
 /* The last lines that it printed; nothing if it printed nothing. */
 void report_console(struct text *out, const char *bytes, size_t len);
 

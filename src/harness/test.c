@@ -295,23 +295,9 @@ static void wait_event(struct ramet_test *t, unsigned types, struct ramet_vm_eve
 
 void test_drain(struct ramet_test *t)
 {
-        char buf[4096];
-        int n;
+        size_t dropped = report_take_console(&t->console, t->vm, CONSOLE_KEPT);
 
-        for (int i = 0; i < 1024; i++) { /* it may run, and go on printing */
-                n = ramet_vm_console_read(t->vm, buf, sizeof buf);
-                if (n <= 0)
-                        return;
-                text_bytes(&t->console, buf, (size_t)n);
-                if (t->console.len > 2 * CONSOLE_KEPT) {
-                        size_t drop = t->console.len - CONSOLE_KEPT;
-
-                        text_drop(&t->console, drop);
-                        t->used = t->used > drop ? t->used - drop : 0;
-                }
-                if ((size_t)n < sizeof buf)
-                        return;
-        }
+        t->used = t->used > dropped ? t->used - dropped : 0;
 }
 
 static void watch(struct ramet_test *t, const char *text)
