@@ -68,6 +68,12 @@ void case_run(const struct ramet_booted *booted, struct ramet_vm *vm, const stru
         *vm_taken = t.vm_taken;
 }
 
+void case_skip(const struct ramet_case *c, struct outcome *outcome)
+{
+        outcome->kind = OUTCOME_SKIPPED;
+        text_visible(&outcome->reason, c->skip, strlen(c->skip));
+}
+
 int case_copy(const struct ramet_case *from, struct ramet_case *to, struct err *err)
 {
         int ret =
@@ -108,8 +114,7 @@ int ramet_run_case(struct ramet_booted *booted, const struct ramet_case *c, char
         if (ret < 0)
                 return harness_result(ret, &err);
         if (copy.skip) {
-                text_add(&outcome.reason, "%s", copy.skip);
-                outcome.kind = OUTCOME_SKIPPED;
+                case_skip(&copy, &outcome);
         } else {
                 ret = ramet_booted_spawn(booted, &vm);
                 if (ret == 0)

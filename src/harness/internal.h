@@ -87,6 +87,8 @@ struct ramet_test {
  * *vm_taken: @vm should not be used again by reset. */
 void case_run(const struct ramet_booted *booted, struct ramet_vm *vm, const struct ramet_case *c,
               uint64_t timeout_ns, bool dirty, struct outcome *outcome, bool *vm_taken);
+/* The outcome of one that is not run. */
+void case_skip(const struct ramet_case *c, struct outcome *outcome);
 /* The case's own time-out, or @timeout_ns, or the default. */
 uint64_t case_timeout(const struct ramet_case *c, uint64_t timeout_ns);
 

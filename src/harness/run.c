@@ -30,6 +30,7 @@
 struct run {
         struct ramet_run_options options;
         struct ramet_booted *booted; /* NULL: nothing is to be run, or not yet */
+        int junit_fd;                /* -1: none */
         struct result *results;
         size_t n;
         _Atomic size_t next; /* that no worker has taken */
@@ -127,8 +128,7 @@ static void run_one(struct worker *w, struct result *r)
         struct outcome *o = &r->outcome;
 
         if (r->c.skip) {
-                o->kind = OUTCOME_SKIPPED;
-                text_visible(&o->reason, r->c.skip, strlen(r->c.skip));
+                case_skip(&r->c, o);
         } else if (prepare(w, &r->c) < 0) {
                 o->kind = OUTCOME_FAILED;
                 text_add(&o->reason, "no machine for it: %s", ramet_last_error(NULL));
@@ -243,22 +243,34 @@ static void tell_summary(struct run *run, uint64_t boot_ns, uint64_t run_ns, uns
         text_fini(&line);
 }
 
-static int write_junit(const struct run *run, uint64_t run_ns, struct err *err)
+/* Before anything runs: whoever cannot have a report knows at once, and a report of an earlier run
+ * is not taken for one of this. */
+static int open_junit(struct run *run, struct err *err)
 {
         const char *path = run->options.junit;
-        struct text out = {0};
-        int fd, ret;
 
         if (!path)
                 return 0;
-        fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        if (fd < 0)
+        run->junit_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        if (run->junit_fd < 0)
                 return err_host(err, errno, "%s: %s", path, strerror(errno));
+        return 0;
+}
+
+static int write_junit(struct run *run, uint64_t run_ns, struct err *err)
+{
+        const char *path = run->options.junit;
+        struct text out = {0};
+        int ret;
+
+        if (!path)
+                return 0;
         junit_write(&out, run->options.name ? run->options.name : "ramet", run->results, run->n,
                     run_ns);
-        ret = out.failed ? -ENOMEM : harness_write(fd, &out);
-        if (close(fd) < 0 && ret == 0)
+        ret = out.failed ? -ENOMEM : harness_write(run->junit_fd, &out);
+        if (close(run->junit_fd) < 0 && ret == 0)
                 ret = -errno;
+        run->junit_fd = -1;
         text_fini(&out);
         return ret < 0 ? err_host(err, -ret, "%s: %s", path, strerror(-ret)) : 0;
 }
@@ -346,6 +358,9 @@ static int run_cases(struct run *run, struct ramet_ctx *ctx, const struct ramet_
                 list(run);
                 return 0;
         }
+        ret = open_junit(run, err);
+        if (ret < 0)
+                return ret;
         if (!all_skipped(run)) {
                 ret = ramet_boot_guest(ctx, guest, &run->booted);
                 if (ret < 0) {
@@ -362,7 +377,7 @@ int ramet_run_cases(struct ramet_ctx *ctx, const struct ramet_guest *guest,
                     const struct ramet_case *const *cases, size_t ncases,
                     const struct ramet_run_options *options, struct ramet_run_result *result)
 {
-        struct run run = {.lock = PTHREAD_MUTEX_INITIALIZER};
+        struct run run = {.junit_fd = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
         struct ramet_run_result got = {.size = sizeof got};
         struct err err = {0};
         int ret, copied;
@@ -385,6 +400,8 @@ int ramet_run_cases(struct ramet_ctx *ctx, const struct ramet_guest *guest,
         for (size_t i = 0; i < run.n; i++)
                 outcome_fini(&run.results[i].outcome);
         free(run.results);
+        if (run.junit_fd >= 0)
+                close(run.junit_fd);
         ramet_booted_free(run.booted);
         return harness_result(ret, &err);
 }

@@ -153,12 +153,12 @@ static void say_nothing(struct ramet_test *t)
 static void run_case(void **state)
 {
         const struct ramet_case good = {.size = sizeof good, .name = "a", .run = say_nothing};
-        const struct ramet_case skipped = {.size = sizeof good, .name = "a", .skip = "no disk"};
+        const struct ramet_case skipped = {.size = sizeof good, .name = "a", .skip = "no\tdisk"};
 
         assert_int_equal(api_ok(ramet_run_case(booted, &good, why, sizeof why)), 0);
         assert_string_equal(why, "");
         assert_int_equal(api_ok(ramet_run_case(booted, &skipped, why, sizeof why)), 2);
-        assert_string_equal(why, "no disk");
+        assert_string_equal(why, "no\\tdisk");
         assert_int_equal(api_ok(ramet_run_case(booted, &good, NULL, 0)), 0);
         api_fails(ramet_run_case(NULL, &good, why, sizeof why), -EINVAL, "booted");
         api_fails(ramet_run_case(booted, NULL, why, sizeof why), -EINVAL, "case");

@@ -519,13 +519,40 @@ static void junit_has_every_case(void **state)
         assert_non_null(strstr(buf, "first byte 1, visit 1"));
 }
 
+/* That is told before any case has run, and before the guest has. */
 static void junit_that_cannot_be_written_is_an_error(void **state)
 {
-        const struct ramet_guest guest = subject();
+        struct ramet_guest guest = subject();
         struct ramet_run_options options = defaults();
 
+        guest.kernel = "/nonexistent/kernel";
         options.junit = "/nonexistent/x.xml";
-        api_fails(run_guest(&guest, &few[2], 1, options), -ENOENT, "/nonexistent/x.xml");
+        api_fails(run_guest(&guest, few, 3, options), -ENOENT, "/nonexistent/x.xml");
+        assert_string_equal(tap, "");
+        options.junit = "/dev/full";
+        api_fails(run_guest(&guest, &few[2], 1, options), -ENOSPC, "/dev/full");
+        in_tap("ok 1 - read_two # SKIP not yet\n");
+}
+
+/* An earlier run's report does not stay for one of a run that came to nothing. */
+static void junit_of_an_earlier_run_is_gone(void **state)
+{
+        char path[] = "/tmp/junit-XXXXXX";
+        struct ramet_guest guest = subject();
+        struct ramet_run_options options = defaults();
+        int fd = mkstemp(path);
+        unsigned before = api_descriptors();
+        struct stat st;
+
+        assert_int_equal(write(fd, "earlier", 7), 7);
+        guest.kernel = "/nonexistent/kernel";
+        options.junit = path;
+        api_fails(run_guest(&guest, few, 3, options), -ENOENT, "/nonexistent/kernel");
+        assert_int_equal(fstat(fd, &st), 0);
+        assert_int_equal(st.st_size, 0);
+        assert_int_equal(api_descriptors(), before);
+        close(fd);
+        unlink(path);
 }
 
 /* --- a guest that does not get ready --- */
@@ -603,6 +630,7 @@ int main(void)
                 cmocka_unit_test(dirty_pages_are_counted),
                 cmocka_unit_test(junit_has_every_case),
                 cmocka_unit_test(junit_that_cannot_be_written_is_an_error),
+                cmocka_unit_test(junit_of_an_earlier_run_is_gone),
                 cmocka_unit_test(a_guest_that_is_not_ready_tells_why),
                 cmocka_unit_test(many_cases_are_quick),
         };
