@@ -24,7 +24,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli/clock.h"
+#include "base/clock.h"
 #include "cli/input.h"
 #include "cli/lines.h"
 #include "cli/message.h"
@@ -168,7 +168,7 @@ static uint64_t hold_left(const struct console *c, uint64_t now)
 static void hold_over(void *data)
 {
         struct console_hub *hub = data;
-        uint64_t now = clock_now(), next = UINT64_MAX;
+        uint64_t now = clock_now_ns(), next = UINT64_MAX;
 
         hub->hold_set = false;
         for (struct console *c = hub->consoles; c; c = c->next) {
@@ -186,7 +186,7 @@ static void hold_over(void *data)
 /* @c has taken bytes; @was_held: it held some back before. */
 static void hold_line(struct console *c, bool was_held)
 {
-        c->said_ns = clock_now();
+        c->said_ns = clock_now_ns();
         if (!was_held)
                 c->held_ns = c->said_ns;
         set_hold(c->hub, HOLD_NS);

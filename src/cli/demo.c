@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
-#include "cli/clock.h"
+#include "base/clock.h"
 #include "cli/demo_verdict.h"
 #include "cli/host.h"
 #include "cli/human.h"
@@ -72,7 +72,7 @@ static void print_dot(void *data)
 
 static void begin_filling(struct demo *d)
 {
-        d->start_ns = clock_now();
+        d->start_ns = clock_now_ns();
         d->filling = d->mid_line = true;
         printf("run     %" PRIu64 " vCPU%s fill%s %" PRIu64 " MiB in user mode ", d->o->cpus,
                d->o->cpus > 1 ? "s" : "", d->o->cpus > 1 ? "" : "s", d->o->fill_mib);
@@ -92,7 +92,7 @@ static void end_filling(struct demo *d, bool done)
                 printf("run     ");
         d->filling = d->mid_line = false;
         if (done)
-                printf("... done in %s\n", human_time(time, clock_now() - d->start_ns));
+                printf("... done in %s\n", human_time(time, clock_now_ns() - d->start_ns));
         else
                 puts("... not done");
         fflush(stdout);
@@ -370,7 +370,7 @@ static int demo(const struct options *o)
 
         if (!options_given(o, "seed")) {
                 if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
-                        random = (uint32_t)clock_now();
+                        random = (uint32_t)clock_now_ns();
                 d.seed = random;
         }
         d.reports = calloc(o->fork + 1, sizeof *d.reports);

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "cli/clock.h"
+#include "base/clock.h"
 
 void family_fini(struct family *f)
 {
@@ -77,7 +77,7 @@ int family_add(struct family *f, struct machine *parent, const char *name, unsig
         }
         m->parent = parent;
         m->index = index;
-        m->start_ns = clock_now();
+        m->start_ns = clock_now_ns();
         if (parent) {
                 parent->clones++;
                 m->options = parent->options;

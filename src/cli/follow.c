@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 
 #include "cli/cli.h"
-#include "cli/clock.h"
+#include "base/clock.h"
 #include "cli/console.h"
 #include "cli/control.h"
 #include "cli/events.h"

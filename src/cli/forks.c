@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "cli/clock.h"
+#include "base/clock.h"
 #include "cli/console.h"
 #include "cli/control.h"
 #include "cli/disks.h"
@@ -136,7 +136,7 @@ static int make_clone(struct launcher *l, struct fork_job *job, struct err *err)
                 l->family.alive--;
                 console_close(m->console);
                 m->console = NULL;
-                events_error(l->events, m, clock_now(), err->text);
+                events_error(l->events, m, clock_now_ns(), err->text);
                 return ret;
         }
         l->be->set_data(m->process, m);

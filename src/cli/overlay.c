@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
-#include "cli/clock.h"
+#include "base/clock.h"
 #include "cli/human.h"
 #include "cli/options.h"
 #include "cli/table.h"
@@ -71,7 +71,7 @@ static bool show_progress(void *data, uint64_t done, uint64_t total)
                 return true;
         if (!p->tty)
                 return false;
-        now = clock_now();
+        now = clock_now_ns();
         if (now - p->began_ns < AFTER_NS || now - p->shown_ns < EACH_NS)
                 return false;
         p->shown_ns = now;
@@ -84,7 +84,7 @@ static bool show_progress(void *data, uint64_t done, uint64_t total)
 
 static int export(const struct overlay_chain *chain, const char *path, bool force)
 {
-        struct progress p = {.tty = isatty(STDERR_FILENO), .began_ns = clock_now()};
+        struct progress p = {.tty = isatty(STDERR_FILENO), .began_ns = clock_now_ns()};
         struct err err = {0};
         int ret;
 

@@ -17,7 +17,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
-#include "cli/clock.h"
+#include "base/clock.h"
 #include "cli/control_internal.h"
 #include "cli/launcher.h"
 
@@ -91,7 +91,7 @@ static json_t *describe(const struct machine *m)
         json_object_set_new(o, "state", json_string(machine_state_name(m)));
         set_number(o, "cpus", m->vcpus);
         set_number(o, "memory_bytes", m->memory_bytes);
-        set_number(o, "uptime_ns", clock_now() - m->start_ns);
+        set_number(o, "uptime_ns", clock_now_ns() - m->start_ns);
         if (m->parent && m->first_exit_ns)
                 set_number(o, "first_exit_ns", m->first_exit_ns);
         return o;

@@ -44,9 +44,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "io/match.h"
 #include "io/nbfd.h"
 
@@ -529,10 +529,7 @@ void chardev_detach(struct chardev *cd, void *dev)
 
 static uint64_t now_ms(void)
 {
-        struct timespec ts;
-
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000u + (uint64_t)ts.tv_nsec / 1000000u;
+        return clock_now_ns() / 1000000u;
 }
 
 static void linger(struct chardev *cd, unsigned linger_ms)

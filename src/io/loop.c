@@ -346,8 +346,6 @@ int loop_add_timer(struct loop *loop, uint64_t delay_ns, loop_timer_fn *fn, void
 
 int loop_rearm_timer(struct loop_watch *w, uint64_t delay_ns)
 {
-        uint64_t now = clock_now_ns();
-
         if (w->fd >= 0)
                 return -EINVAL;
         list_remove(w->timer_armed ? &w->loop->timers : &w->loop->watches, w);
@@ -356,7 +354,7 @@ int loop_rearm_timer(struct loop_watch *w, uint64_t delay_ns)
                 list_push(&w->loop->watches, w);
                 return 0;
         }
-        w->deadline_ns = delay_ns > UINT64_MAX - now ? UINT64_MAX : now + delay_ns;
+        w->deadline_ns = clock_after_ns(delay_ns);
         timer_insert(w->loop, w);
         return 0;
 }
@@ -503,13 +501,11 @@ static void dispatch_landed(struct loop *loop)
 
 static uint64_t until_timer(const struct loop *loop, uint64_t timeout_ns)
 {
-        uint64_t now, until;
+        uint64_t until;
 
         if (!loop->timers)
                 return timeout_ns;
-        now = clock_now_ns();
-        until = loop->timers->deadline_ns;
-        until = until > now ? until - now : 0;
+        until = clock_until_ns(loop->timers->deadline_ns);
         return until < timeout_ns ? until : timeout_ns;
 }
 
@@ -610,10 +606,8 @@ static int set_poll_timer(struct loop *loop)
 
         if (deadline == loop->poll_deadline_ns)
                 return 0;
-        if (deadline != UINT64_MAX) {
-                its.it_value.tv_sec = (time_t)(deadline / 1000000000u);
-                its.it_value.tv_nsec = (long)(deadline % 1000000000u);
-        }
+        if (deadline != UINT64_MAX)
+                its.it_value = clock_timespec(deadline);
         if (timerfd_settime(loop->poll_timer->fd, TFD_TIMER_ABSTIME, &its, NULL))
                 return -errno;
         loop->poll_deadline_ns = deadline;

@@ -16,6 +16,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "io/loop_internal.h"
 
 _Static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLERR == POLLERR &&
@@ -109,10 +110,7 @@ static int epoll_backend_rearm(void *backend, struct loop_watch *w)
 
 static int set_timer(struct epoll_backend *b, uint64_t timeout_ns)
 {
-        struct itimerspec its = {
-                .it_value.tv_sec = (time_t)(timeout_ns / 1000000000u),
-                .it_value.tv_nsec = (long)(timeout_ns % 1000000000u),
-        };
+        const struct itimerspec its = {.it_value = clock_timespec(timeout_ns)};
 
         return timerfd_settime(b->timer_fd, 0, &its, NULL) ? -errno : 0;
 }
@@ -194,10 +192,7 @@ static int wait_by_timer(struct epoll_backend *b, struct epoll_event *events, ui
 
 static int wait_for_events(struct epoll_backend *b, struct epoll_event *events, uint64_t timeout_ns)
 {
-        const struct timespec ts = {
-                .tv_sec = (time_t)(timeout_ns / 1000000000u),
-                .tv_nsec = (long)(timeout_ns % 1000000000u),
-        };
+        const struct timespec ts = clock_timespec(timeout_ns);
         int n;
 
         if (timeout_ns == 0 || timeout_ns == UINT64_MAX) {

@@ -146,36 +146,16 @@ void lib_events_forget(struct ramet_vm *vm)
         vm->end_told = false;
 }
 
-static uint64_t deadline_after(uint64_t timeout_ns)
-{
-        uint64_t now;
-
-        if (timeout_ns == 0 || timeout_ns == RAMET_FOREVER)
-                return timeout_ns;
-        now = clock_now_ns();
-        return timeout_ns < RAMET_FOREVER - now ? now + timeout_ns : RAMET_FOREVER;
-}
-
-static uint64_t time_left(uint64_t deadline_ns)
-{
-        uint64_t now;
-
-        if (deadline_ns == 0 || deadline_ns == RAMET_FOREVER)
-                return deadline_ns;
-        now = clock_now_ns();
-        return now < deadline_ns ? deadline_ns - now : 0;
-}
-
-/* Until there is an event of @types, which is taken; others are dropped. 1, 0 at @deadline_ns, or
- * -errno. What is there at the deadline is found all the same. */
-static int await(struct ramet_vm *vm, unsigned types, uint64_t deadline_ns,
+/* Until there is an event of @types, which is taken; others are dropped. 1, 0 after @timeout_ns, or
+ * -errno. What is there when the time is over is found all the same. */
+static int await(struct ramet_vm *vm, unsigned types, uint64_t timeout_ns,
                  struct ramet_vm_event *event, struct err *err)
 {
+        const uint64_t deadline_ns = clock_after_ns(timeout_ns);
         bool last = false;
 
         lib_console_tell(vm, false);
         for (;;) {
-                uint64_t left;
                 int r;
 
                 while (take(vm, event)) {
@@ -187,9 +167,8 @@ static int await(struct ramet_vm *vm, unsigned types, uint64_t deadline_ns,
                 }
                 if (last)
                         return 0;
-                left = time_left(deadline_ns);
-                last = left == 0;
-                r = lib_serve(vm, left, err);
+                last = clock_until_ns(deadline_ns) == 0;
+                r = lib_serve(vm, deadline_ns, err);
                 if (r < 0)
                         return r;
         }
@@ -201,7 +180,7 @@ int ramet_vm_next(struct ramet_vm *vm, uint64_t timeout_ns, struct ramet_vm_even
         int ret = lib_enter(vm, LIB_ANY, &err);
 
         if (ret == 0) {
-                ret = event ? await(vm, RAMET_VM_ANY, deadline_after(timeout_ns), event, &err)
+                ret = event ? await(vm, RAMET_VM_ANY, timeout_ns, event, &err)
                             : err_input(&err, "event: NULL given, where to put one was expected");
                 lib_leave(vm);
         }
@@ -223,7 +202,7 @@ static int run_until(struct ramet_vm *vm, unsigned types, uint64_t timeout_ns,
                 return err_host(err, ESRCH, "the machine has ended");
         go_on(vm, 0, 0);
         lib_run(vm, true);
-        r = await(vm, types | RAMET_VM_EXIT, deadline_after(timeout_ns), &e, err);
+        r = await(vm, types | RAMET_VM_EXIT, timeout_ns, &e, err);
         if (r == 1)
                 *event = e;
         return r;

@@ -18,7 +18,6 @@
  */
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "lib/lib.h"
@@ -62,8 +61,7 @@ static void take_turn(struct ramet_vm *vm)
 /* The same, for one that only wants to wait on, until @deadline_ns. */
 static void rest(struct ramet_vm *vm, uint64_t deadline_ns)
 {
-        const struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / RAMET_SECOND),
-                                          .tv_nsec = (long)(deadline_ns % RAMET_SECOND)};
+        const struct timespec deadline = clock_timespec(deadline_ns);
         const unsigned ticket = vm->next_ticket++;
 
         vm->resting++;
@@ -130,16 +128,15 @@ void lib_leave(struct ramet_vm *vm)
         pthread_mutex_unlock(&vm->lock);
 }
 
-int lib_serve(struct ramet_vm *vm, uint64_t timeout_ns, struct err *err)
+int lib_serve(struct ramet_vm *vm, uint64_t deadline_ns, struct err *err)
 {
-        uint64_t now;
+        uint64_t timeout_ns = clock_until_ns(deadline_ns);
         int r;
 
         pthread_mutex_lock(&vm->lock);
         if (wanting(vm) > 0) {
-                now = clock_now_ns();
                 pass_on(vm);
-                rest(vm, timeout_ns < RAMET_FOREVER - now ? now + timeout_ns : RAMET_FOREVER);
+                rest(vm, deadline_ns);
                 timeout_ns = 0;
         }
         vm->waiting = timeout_ns > 0;

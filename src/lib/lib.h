@@ -125,9 +125,10 @@ int lib_enter(struct ramet_vm *vm, enum lib_where where, struct err *err);
 /* Between begin and end it does nothing. */
 void lib_leave(struct ramet_vm *vm);
 /* Inside: let those in who want in, and come back after them; if there is none, serve the machine,
- * waiting at most @timeout_ns (RAMET_FOREVER) for something to do, or for somebody who wants in. Of
- * several threads that wait like that, one is inside. 0 or -errno with err set. */
-int lib_serve(struct ramet_vm *vm, uint64_t timeout_ns, struct err *err);
+ * waiting until @deadline_ns at most (0: not at all; RAMET_FOREVER) for something to do, or for
+ * somebody who wants in. Of several threads that wait like that, one is inside. 0 or -errno with
+ * err set. */
+int lib_serve(struct ramet_vm *vm, uint64_t deadline_ns, struct err *err);
 
 /* @ret is the result; when it is negative, @err is what ramet_last_error() says in this thread; an
  * empty text becomes strerror(-ret). */

@@ -21,7 +21,7 @@
 #include <cmocka.h>
 
 #include "cli/cli.h"
-#include "cli/clock.h"
+#include "base/clock.h"
 #include "cli/launcher.h"
 #include "cli/message.h"
 
@@ -56,7 +56,7 @@ static struct ramet_event *push(struct fake_machine *m, enum ramet_event_type ty
 {
         struct ramet_event *event = &fake.queue[fake.tail++ % QUEUE_MAX];
 
-        *event = (struct ramet_event){.type = type, .process = (void *)m, .t_ns = clock_now()};
+        *event = (struct ramet_event){.type = type, .process = (void *)m, .t_ns = clock_now_ns()};
         eventfd_write(fake.fd, 1);
         return event;
 }
