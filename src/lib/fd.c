@@ -24,33 +24,31 @@ void lib_poll_begin(struct ramet_vm *vm)
                 loop_wake(vm->loop);
 }
 
+static int descriptor(struct ramet_vm *vm, struct err *err)
+{
+        int r = loop_fd(vm->loop);
+
+        if (r < 0)
+                return err_host(err, -r, "descriptor: %s", strerror(-r));
+        vm->polled = true;
+        return r;
+}
+
 int ramet_vm_fd(struct ramet_vm *vm)
 {
-        struct err err = {0};
-        int ret = lib_enter(vm, LIB_ANY, &err);
+        return lib_call(vm, LIB_ANY, descriptor);
+}
 
-        if (ret == 0) {
-                ret = loop_fd(vm->loop);
-                if (ret < 0)
-                        err_host(&err, -ret, "descriptor: %s", strerror(-ret));
-                else
-                        vm->polled = true;
-                lib_leave(vm);
-        }
-        return lib_result(ret, &err);
+static int serve(struct ramet_vm *vm, struct err *err)
+{
+        int r;
+
+        lib_console_tell(vm, false);
+        r = lib_serve(vm, 0, err);
+        return r < 0 ? r : lib_has_event(vm);
 }
 
 int ramet_vm_serve(struct ramet_vm *vm)
 {
-        struct err err = {0};
-        int ret = lib_enter(vm, LIB_ANY, &err);
-
-        if (ret == 0) {
-                lib_console_tell(vm, false);
-                ret = lib_serve(vm, 0, &err);
-                if (ret == 0)
-                        ret = lib_has_event(vm);
-                lib_leave(vm);
-        }
-        return lib_result(ret, &err);
+        return lib_call(vm, LIB_ANY, serve);
 }

@@ -163,3 +163,16 @@ int lib_result(int ret, const struct err *err)
         strcpy(e.text, strerrordesc_np(-ret) ?: "unknown error");
         return ctx_fail(NULL, ret, &e);
 }
+
+int lib_call(struct ramet_vm *vm, enum lib_where where,
+             int (*call)(struct ramet_vm *vm, struct err *err))
+{
+        struct err err = {0};
+        int ret = lib_enter(vm, where, &err);
+
+        if (ret == 0) {
+                ret = call(vm, &err);
+                lib_leave(vm);
+        }
+        return lib_result(ret, &err);
+}

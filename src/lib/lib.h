@@ -14,6 +14,8 @@
  *      }
  *      return lib_result(ret, &err);           keeps the words for ramet_last_error()
  *
+ * which is lib_call() where the machine is the only argument.
+ *
  * Nothing of src/vm is called outside the gate, but for interrupts (cpu.c says why).
  *
  * The loop is made of epoll. A poll request of io_uring belongs to the thread that made it: its
@@ -133,6 +135,9 @@ int lib_serve(struct ramet_vm *vm, uint64_t deadline_ns, struct err *err);
 /* @ret is the result; when it is negative, @err is what ramet_last_error() says in this thread; an
  * empty text becomes strerror(-ret). */
 int lib_result(int ret, const struct err *err);
+/* All of that: what @call returns, inside. */
+int lib_call(struct ramet_vm *vm, enum lib_where where,
+             int (*call)(struct ramet_vm *vm, struct err *err));
 
 /* --- machine.c --- */
 

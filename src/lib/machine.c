@@ -252,26 +252,18 @@ static int start(struct ramet_vm *vm, struct err *err)
 
 int ramet_vm_start(struct ramet_vm *vm)
 {
-        struct err err = {0};
-        int ret = lib_enter(vm, LIB_ANY, &err);
+        return lib_call(vm, LIB_ANY, start);
+}
 
-        if (ret == 0) {
-                ret = start(vm, &err);
-                lib_leave(vm);
-        }
-        return lib_result(ret, &err);
+static int stop(struct ramet_vm *vm, struct err *err)
+{
+        lib_run(vm, false);
+        return 0;
 }
 
 int ramet_vm_pause(struct ramet_vm *vm)
 {
-        struct err err = {0};
-        int ret = lib_enter(vm, LIB_ANY, &err);
-
-        if (ret == 0) {
-                lib_run(vm, false);
-                lib_leave(vm);
-        }
-        return lib_result(ret, &err);
+        return lib_call(vm, LIB_ANY, stop);
 }
 
 /* --- the program's pointer: no gate, so that handlers can have it, too --- */

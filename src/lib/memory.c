@@ -165,16 +165,16 @@ int ramet_vm_translate(struct ramet_vm *vm, unsigned vcpu, uint64_t gva, uint64_
 
 /* --- pointers --- */
 
+static int begin(struct ramet_vm *vm, struct err *err)
+{
+        vm_access_begin(vm->vm);
+        vm->section = true; /* and stays inside */
+        return 0;
+}
+
 int ramet_vm_begin(struct ramet_vm *vm)
 {
-        struct err err = {0};
-        int ret = lib_enter(vm, LIB_ANY, &err);
-
-        if (ret == 0) {
-                vm_access_begin(vm->vm);
-                vm->section = true; /* and stays inside */
-        }
-        return lib_result(ret, &err);
+        return lib_call(vm, LIB_ANY, begin);
 }
 
 static int check_section(const struct ramet_vm *vm, struct err *err)
@@ -182,20 +182,20 @@ static int check_section(const struct ramet_vm *vm, struct err *err)
         return vm->section ? 0 : err_input(err, "this thread has not called ramet_vm_begin");
 }
 
+static int end(struct ramet_vm *vm, struct err *err)
+{
+        int r = check_section(vm, err);
+
+        if (r < 0)
+                return r;
+        vm->section = false;
+        vm_access_end(vm->vm);
+        return 0;
+}
+
 int ramet_vm_end(struct ramet_vm *vm)
 {
-        struct err err = {0};
-        int ret = lib_enter(vm, LIB_SECTION, &err);
-
-        if (ret == 0) {
-                ret = check_section(vm, &err);
-                if (ret == 0) {
-                        vm->section = false;
-                        vm_access_end(vm->vm);
-                }
-                lib_leave(vm);
-        }
-        return lib_result(ret, &err);
+        return lib_call(vm, LIB_SECTION, end);
 }
 
 static int span(struct ramet_vm *vm, uint64_t gpa, size_t len, bool write, void **pointer,
@@ -226,28 +226,24 @@ int ramet_vm_span(struct ramet_vm *vm, uint64_t gpa, size_t len, bool write, voi
 
 /* --- dirty pages --- */
 
+static int dirty_start(struct ramet_vm *vm, struct err *err)
+{
+        return vm_dirty_start(vm->vm, err);
+}
+
 int ramet_vm_dirty_start(struct ramet_vm *vm)
 {
-        struct err err = {0};
-        int ret = lib_enter(vm, LIB_ANY, &err);
+        return lib_call(vm, LIB_ANY, dirty_start);
+}
 
-        if (ret == 0) {
-                ret = vm_dirty_start(vm->vm, &err);
-                lib_leave(vm);
-        }
-        return lib_result(ret, &err);
+static int dirty_stop(struct ramet_vm *vm, struct err *err)
+{
+        return vm_dirty_stop(vm->vm, err);
 }
 
 int ramet_vm_dirty_stop(struct ramet_vm *vm)
 {
-        struct err err = {0};
-        int ret = lib_enter(vm, LIB_ANY, &err);
-
-        if (ret == 0) {
-                ret = vm_dirty_stop(vm->vm, &err);
-                lib_leave(vm);
-        }
-        return lib_result(ret, &err);
+        return lib_call(vm, LIB_ANY, dirty_stop);
 }
 
 /* src/vm wants room for all pages: a program that has less gets its part of ours. */

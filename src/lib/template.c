@@ -196,14 +196,7 @@ static int reset(struct ramet_vm *vm, struct err *err)
 
 int ramet_vm_reset(struct ramet_vm *vm)
 {
-        struct err err = {0};
-        int ret = lib_enter(vm, LIB_ANY, &err);
-
-        if (ret == 0) {
-                ret = reset(vm, &err);
-                lib_leave(vm);
-        }
-        return lib_result(ret, &err);
+        return lib_call(vm, LIB_ANY, reset);
 }
 
 /* --- fork --- */
