@@ -123,13 +123,14 @@ static bool take(struct ramet_vm *vm, struct ramet_vm_event *event)
         return true;
 }
 
-/* What the held vCPUs read at the doorbell, if one of them rang; and they go on. */
-static void go_on(struct ramet_vm *vm, uint32_t result, uint32_t count)
+/* What these of the held vCPUs read at the doorbell, if one of them rang; and they go on. */
+static void go_on(struct ramet_vm *vm, uint64_t vcpus, uint32_t result, uint32_t count)
 {
-        if (vm->rings)
+        if (vm->rings & vcpus)
                 vm_answer(vm->vm, result, count);
-        vm_continue(vm->vm, vm->held);
-        vm->held = vm->rings = 0;
+        vm_continue(vm->vm, vcpus);
+        vm->held &= ~vcpus;
+        vm->rings &= ~vcpus;
 }
 
 void lib_rings_answered(struct ramet_vm *vm)
@@ -146,8 +147,9 @@ void lib_events_forget(struct ramet_vm *vm)
         vm->end_told = false;
 }
 
-/* Until there is an event of @types, which is taken; others are dropped. 1, 0 after @timeout_ns, or
- * -errno. What is there when the time is over is found all the same. */
+/* Until there is an event of @types, which is taken; others are dropped, and let go what they hold,
+ * which is not what another thread's event may hold. 1, 0 after @timeout_ns, or -errno. What is
+ * there when the time is over is found all the same. */
 static int await(struct ramet_vm *vm, unsigned types, uint64_t timeout_ns,
                  struct ramet_vm_event *event, struct err *err)
 {
@@ -156,6 +158,7 @@ static int await(struct ramet_vm *vm, unsigned types, uint64_t timeout_ns,
 
         lib_console_tell(vm, false);
         for (;;) {
+                uint64_t held = vm->held;
                 int r;
 
                 while (take(vm, event)) {
@@ -163,7 +166,7 @@ static int await(struct ramet_vm *vm, unsigned types, uint64_t timeout_ns,
                                 return 1;
                         if (event->type == RAMET_VM_CONSOLE)
                                 lib_console_dropped(vm);
-                        go_on(vm, 0, 0);
+                        go_on(vm, vm->held & ~held, 0, 0);
                 }
                 if (last)
                         return 0;
@@ -200,7 +203,7 @@ static int run_until(struct ramet_vm *vm, unsigned types, uint64_t timeout_ns,
                 return err_input(err, "event: NULL given, where to put one was expected");
         if (vm->end_told)
                 return err_host(err, ESRCH, "the machine has ended");
-        go_on(vm, 0, 0);
+        go_on(vm, vm->held, 0, 0);
         lib_run(vm, true);
         r = await(vm, types | RAMET_VM_EXIT, timeout_ns, &e, err);
         if (r == 1)
@@ -221,16 +224,15 @@ int ramet_vm_run_until(struct ramet_vm *vm, unsigned types, uint64_t timeout_ns,
         return lib_result(ret, &err);
 }
 
+static int let_go(struct ramet_vm *vm, struct err *err)
+{
+        go_on(vm, vm->held, 0, 0);
+        return 0;
+}
+
 int ramet_vm_continue(struct ramet_vm *vm)
 {
-        struct err err = {0};
-        int ret = lib_enter(vm, LIB_ANY, &err);
-
-        if (ret == 0) {
-                go_on(vm, 0, 0);
-                lib_leave(vm);
-        }
-        return lib_result(ret, &err);
+        return lib_call(vm, LIB_ANY, let_go);
 }
 
 static int answer(struct ramet_vm *vm, uint32_t result, uint32_t count, struct err *err)
@@ -245,7 +247,7 @@ static int answer(struct ramet_vm *vm, uint32_t result, uint32_t count, struct e
                                  "answer: result is %#x, at most count, which is %#x, or "
                                  "RAMET_DOORBELL_FAILED or _NOT_ARMED was expected",
                                  result, count);
-        go_on(vm, result, count);
+        go_on(vm, vm->held, result, count);
         return 0;
 }
 

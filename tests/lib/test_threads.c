@@ -185,6 +185,39 @@ static void several_wait_in_peace(void **state)
         ramet_vm_destroy(vm);
 }
 
+/* Waits for an end that does not come; rings are dropped. */
+static void *run_past_rings(void *data)
+{
+        struct worker *w = data;
+        struct ramet_vm_event e;
+
+        failed(w, ramet_vm_run_until(w->vm, 0, w->wait_ms * RAMET_MILLISECOND, &e), 0, "run_until");
+        return NULL;
+}
+
+/* A vCPU whose event one thread has taken stays where it is, however many of others another thread
+ * drops meanwhile. */
+static void what_one_holds_another_does_not_let_go(void **state)
+{
+        struct worker w = {.vm = api_ready(2), .wait_ms = 300};
+        struct servant_mail before[2], after[2];
+        struct ramet_vm_event e;
+
+        start(&w, run_past_rings);
+        api_nap(50);
+        assert_int_equal(api_ok(ramet_vm_next(w.vm, ENDLESS, &e)), 1);
+        assert_int_equal(e.type, RAMET_VM_DOORBELL);
+        for (unsigned cpu = 0; cpu < 2; cpu++)
+                api_get_mail(w.vm, cpu, &before[cpu]);
+        api_nap(50);
+        for (unsigned cpu = 0; cpu < 2; cpu++)
+                api_get_mail(w.vm, cpu, &after[cpu]);
+        assert_int_equal(after[e.vcpu].rounds, before[e.vcpu].rounds);
+        assert_true(after[!e.vcpu].rounds > before[!e.vcpu].rounds);
+        join(&w);
+        ramet_vm_destroy(w.vm);
+}
+
 /* All that a second thread may do while the first one waits. Neither starves. */
 static void one_waits_and_one_works(void **state)
 {
@@ -407,6 +440,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(one_that_waits_gives_way),
                 cmocka_unit_test(several_wait_in_peace),
+                cmocka_unit_test(what_one_holds_another_does_not_let_go),
                 cmocka_unit_test(one_waits_and_one_works),
                 cmocka_unit_test(others_wait_for_the_end_of_a_section),
                 cmocka_unit_test(machines_and_templates_of_several_threads),
