@@ -144,13 +144,13 @@ enum ramet_space {
 
 struct ramet_vm_event {
         enum ramet_vm_event_type type;
-        unsigned vcpu; /* where one did it */
+        unsigned vcpu; /* where one did it; EXIT: that ended it, 0 when none did */
         uint64_t t_ns; /* CLOCK_MONOTONIC, when it happened */
         union {
                 struct {
                         enum ramet_exit reason;
                         int status;     /* DEBUG: (value << 1) | 1 */
-                        char text[256]; /* one line */
+                        char text[256]; /* one line; CRASH: it ends with the linear address */
                 } exit;
                 struct {
                         uint32_t value; /* that was written to RING */

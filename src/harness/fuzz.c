@@ -434,17 +434,17 @@ static void tell_outcome(struct text *out, const struct ramet_fuzz *f)
 {
         const struct ramet_vm_event *e = &f->event;
 
-        if (e->type == RAMET_VM_DOORBELL)
+        if (e->type == RAMET_VM_DOORBELL) {
                 text_add(out, "no crash: it rang with %u", e->doorbell.value);
-        else if (e->type == RAMET_VM_UNHANDLED)
+        } else if (e->type == RAMET_VM_UNHANDLED) {
                 report_unhandled(out, e);
-        else if (e->type == RAMET_VM_EXIT && e->exit.text[0])
-                text_add(out, "it ended: %s", e->exit.text);
-        else if (e->type == RAMET_VM_EXIT)
-                text_add(out, "it ended with %d by isa-debug-exit", e->exit.status >> 1);
-        else
+        } else if (e->type == RAMET_VM_EXIT) {
+                text_add(out, "it ended: ");
+                report_end(out, f->vm, e, f->booted->symbols);
+        } else {
                 text_add(out, "it was stopped after %llu ms",
                          (unsigned long long)(f->options.limits.run_ns / RAMET_MILLISECOND));
+        }
         text_add(out, "\n");
 }
 

@@ -33,15 +33,13 @@ static int read_guest(void *arg, uint64_t gva, void *buf, size_t len)
         return ramet_vm_read_gva(r->vm, r->vcpu, gva, buf, len);
 }
 
-/* "0x1012f4 parse_header+0x34", or the address alone; the name is that of what lies @back bytes
- * before. */
+/* " parse_header+0x34", or nothing: the name of what lies @back bytes before @address. */
 static void report_name(struct text *out, const struct symbols *symbols, uint64_t address,
                         unsigned back)
 {
         const char *name;
         uint64_t offset;
 
-        text_add(out, "0x%llx", (unsigned long long)address);
         if (symbols_at(symbols, address - back, &name, &offset)) {
                 text_bytes(out, " ", 1);
                 text_visible(out, name, strlen(name));
@@ -50,14 +48,17 @@ static void report_name(struct text *out, const struct symbols *symbols, uint64_
         }
 }
 
+/* "0x1012f4 parse_header+0x34", or the address alone. */
 static void report_address(struct text *out, const struct symbols *symbols, uint64_t address)
 {
+        text_add(out, "0x%llx", (unsigned long long)address);
         report_name(out, symbols, address, 0);
 }
 
 /* Where a call returns to: that may lie behind the function which called, if nothing follows. */
 static void report_return(struct text *out, const struct symbols *symbols, uint64_t address)
 {
+        text_add(out, "0x%llx", (unsigned long long)address);
         report_name(out, symbols, address, 1);
 }
 
@@ -72,6 +73,16 @@ int report_where(struct text *out, struct ramet_vm *vm, unsigned vcpu,
         text_add(out, "vCPU %u at ", vcpu);
         report_address(out, symbols, regs.cs.base + regs.rip);
         return 0;
+}
+
+void report_end(struct text *out, struct ramet_vm *vm, const struct ramet_vm_event *e,
+                const struct symbols *symbols)
+{
+        struct ramet_regs regs = {.size = sizeof regs};
+
+        text_add(out, "%s", e->exit.text);
+        if (e->exit.reason == RAMET_EXIT_CRASH && ramet_vm_get_regs(vm, e->vcpu, &regs) == 0)
+                report_name(out, symbols, regs.cs.base + regs.rip, 0);
 }
 
 void report_unhandled(struct text *out, const struct ramet_vm_event *e)

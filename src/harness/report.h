@@ -13,6 +13,9 @@
 /* "vCPU 1 at 0x1012f4 parse_header+0x34", or the address alone. 0 or -errno of its registers. */
 int report_where(struct text *out, struct ramet_vm *vm, unsigned vcpu,
                  const struct symbols *symbols);
+/* An EXIT event: "guest triple fault, vCPU 1 at 0x1012f4 parse_header+0x34". */
+void report_end(struct text *out, struct ramet_vm *vm, const struct ramet_vm_event *event,
+                const struct symbols *symbols);
 /* An UNHANDLED event: "read of 1 byte from port 0x2222, where nothing is". */
 void report_unhandled(struct text *out, const struct ramet_vm_event *event);
 /* Registers and backtrace of a vCPU; 0 or -errno. @symbols: may be NULL. */

@@ -212,34 +212,22 @@ static _Noreturn void timed_out(struct ramet_test *t, const char *what)
         fail(t, "timed out after %s, waiting for %s", line, what);
 }
 
-/* "guest triple fault, vCPU 1 at 0x1012f4 parse_header+0x34" of the text of an exit. */
-static void tell_crash(struct ramet_test *t, const char *text, char *line, size_t size)
-{
-        const char *at = strstr(text, ", vCPU ");
-        struct text where = {0};
-        unsigned vcpu = 0;
-
-        if (!at || sscanf(at, ", vCPU %u at rip", &vcpu) != 1 ||
-            report_where(&where, t->vm, vcpu, t->booted->symbols) < 0)
-                snprintf(line, size, "%s", text);
-        else
-                snprintf(line, size, "%.*s, %s", (int)(at - text), text, text_str(&where));
-        text_fini(&where);
-        report_vcpus(t, vcpu, false);
-}
-
 static _Noreturn void ended(struct ramet_test *t, const struct ramet_vm_event *e, const char *what)
 {
+        struct text text = {0};
         char line[512];
 
         switch (e->exit.reason) {
         case RAMET_EXIT_CRASH:
         case RAMET_EXIT_HOST:
-                tell_crash(t, e->exit.text, line, sizeof line);
+                report_end(&text, t->vm, e, t->booted->symbols);
+                snprintf(line, sizeof line, "%s", text_str(&text));
+                text_fini(&text);
+                report_vcpus(t, e->vcpu, false);
                 ramet_note(t, "it was waiting for %s", what);
                 fail(t, "%s", line);
         case RAMET_EXIT_LIMIT:
-                report_vcpus(t, 0, true);
+                report_vcpus(t, e->vcpu, true);
                 fail(t, "timed out, or at another limit, waiting for %s: %s", what, e->exit.text);
         case RAMET_EXIT_DEBUG:
                 fail(t, "the guest ended with status %d, waiting for %s", e->exit.status >> 1,

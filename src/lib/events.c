@@ -42,6 +42,7 @@ static void ended(struct ramet_vm *vm, uint64_t t_ns)
 
         _Static_assert(sizeof e.exit.text == sizeof info.text, "the whole text fits");
         vm_exit_info(vm->vm, &info);
+        e.vcpu = info.vcpu == VM_NO_VCPU ? 0 : info.vcpu;
         e.exit.reason = info.reason;
         e.exit.status = info.status;
         strcpy(e.exit.text, info.text);

@@ -190,6 +190,7 @@ uint64_t vm_now_ns(void);
 
 /* vm.c */
 void vm_raise(struct vm *vm, enum vm_event event, const struct vm_event_args *args);
+/* The machine ends, by the calling thread's vCPU if it is one's. The first one wins. */
 void vm_exit_with(struct vm *vm, enum ramet_exit reason, int status, const char *fmt, ...)
         __attribute__((format(printf, 4, 5)));
 void vm_first_exit(struct vm *vm, enum vm_first_exit how);
@@ -220,8 +221,9 @@ void vcpu_release_all(struct vm *vm, uint32_t why);
 /* While the machine is stopped: release, and let those that sleep do so until vcpu_wake_all(). */
 void vcpu_release_quietly(struct vm *vm, uint32_t why);
 void vcpu_wake_all(struct vm *vm);
-/* Hold the calling thread's vCPU for an event of its own. Its number; VM_NO_VCPU: this is no vCPU
- * of the machine. False: an event holds it already, and covers this one, too. */
+/* The number of the calling thread's vCPU; VM_NO_VCPU: it is none of this machine's. */
+uint32_t vcpu_calling(const struct vm *vm);
+/* Hold it for an event of its own. False: an event holds it already, and covers this one, too. */
 bool vcpu_hold_for_event(struct vm *vm, uint32_t *number);
 
 /* cpu.c: all that vm_irq() has raised and not lowered. Owner, stopped. */

@@ -163,15 +163,17 @@ void vcpu_hold_all(struct vm *vm, enum vcpu_hold why)
         }
 }
 
+uint32_t vcpu_calling(const struct vm *vm)
+{
+        return current && current->vm == vm ? current->kvm.id : VM_NO_VCPU;
+}
+
 /* One instruction can ask for several (rep outs): the first one holds. */
 bool vcpu_hold_for_event(struct vm *vm, uint32_t *number)
 {
-        if (!current || current->vm != vm) {
-                *number = VM_NO_VCPU;
-                return true;
-        }
-        *number = current->kvm.id;
-        return !(atomic_fetch_or(&current->held, VCPU_HELD_EVENT) & VCPU_HELD_EVENT);
+        *number = vcpu_calling(vm);
+        return *number == VM_NO_VCPU ||
+               !(atomic_fetch_or(&current->held, VCPU_HELD_EVENT) & VCPU_HELD_EVENT);
 }
 
 /* `held` has been changed. Pairs with wait_while_held(). */
@@ -262,11 +264,11 @@ static bool spin_while_held(struct vcpu *vcpu)
 
 static void crash(struct vcpu *vcpu, const char *what)
 {
-        struct kvm_regs regs = {0};
+        struct kvm_place at = {0};
 
-        kvm_ioctl(vcpu->kvm.fd, KVM_GET_REGS, &regs);
-        vm_exit_with(vcpu->vm, RAMET_EXIT_CRASH, 0, "%s, vCPU %u at rip %#llx", what, vcpu->kvm.id,
-                     (unsigned long long)regs.rip);
+        kvm_vcpu_place(&vcpu->kvm, &at);
+        vm_exit_with(vcpu->vm, RAMET_EXIT_CRASH, 0, "%s, vCPU %u at %#llx", what, vcpu->kvm.id,
+                     (unsigned long long)at.rip);
 }
 
 /* Of several accesses of one instruction it is held for the first. */

@@ -90,7 +90,8 @@ void vm_exit_with(struct vm *vm, enum ramet_exit reason, int status, const char 
         first = !vm->exited;
         if (first) {
                 vm->exited = true;
-                vm->exit = (struct vm_exit_info){.reason = reason, .status = status};
+                vm->exit = (struct vm_exit_info){
+                        .reason = reason, .status = status, .vcpu = vcpu_calling(vm)};
                 va_start(ap, fmt);
                 vsnprintf(vm->exit.text, sizeof vm->exit.text, fmt, ap);
                 va_end(ap);

@@ -244,7 +244,8 @@ bool vm_in_vcpu_thread(void);
 struct vm_exit_info {
         enum ramet_exit reason;
         int status;
-        char text[256]; /* CRASH and HOST: what happened, one line */
+        uint32_t vcpu;  /* whose thread ended it; VM_NO_VCPU */
+        char text[256]; /* what happened, one line; a CRASH's ends with the linear address */
 };
 void vm_exit_info(struct vm *vm, struct vm_exit_info *info);
 bool vm_has_ended(struct vm *vm); /* its EXIT event has come, or is under way. Any thread */

@@ -251,19 +251,23 @@ static void ends_of_machines(void **state)
 {
         static const struct {
                 enum servant_order order;
+                unsigned vcpu;
                 enum ramet_exit reason;
                 const char *says;
         } ends[] = {
-                {SERVANT_POWEROFF, RAMET_EXIT_POWEROFF, "powered off"},
-                {SERVANT_TRIPLE, RAMET_EXIT_CRASH, "triple fault"},
+                {SERVANT_POWEROFF, 0, RAMET_EXIT_POWEROFF, "powered off"},
+                {SERVANT_TRIPLE, 0, RAMET_EXIT_CRASH, "triple fault, vCPU 0 at 0x"},
+                {SERVANT_TRIPLE, 1, RAMET_EXIT_CRASH, "triple fault, vCPU 1 at 0x"},
+                {SERVANT_EXIT, 1, RAMET_EXIT_DEBUG, "debug exit"},
         };
 
         for (unsigned i = 0; i < sizeof ends / sizeof *ends; i++) {
-                struct ramet_vm *vm = api_ready(1);
+                struct ramet_vm *vm = api_ready(ends[i].vcpu + 1);
                 struct ramet_vm_event e;
 
-                api_order(vm, 0, ends[i].order, 0, 0, 0);
+                api_order(vm, ends[i].vcpu, ends[i].order, 0, 0, 0);
                 e = api_until(vm, RAMET_VM_EXIT);
+                assert_int_equal(e.vcpu, ends[i].vcpu);
                 assert_int_equal(e.exit.reason, ends[i].reason);
                 assert_non_null(strstr(e.exit.text, ends[i].says));
                 ramet_vm_destroy(vm);
